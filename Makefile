@@ -1,0 +1,62 @@
+# bo-sweep: `make quickstart` sets up and draws a first phase diagram; `make test` sets up and tests.
+
+PYTHON ?= $(shell for v in python3.13 python3.12 python3.11 python3 python; do \
+	$$v -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null && { echo $$v; break; }; done)
+VENV := .venv
+BIN := $(VENV)/bin
+SYSTEM_PACKAGES := g++ pkg-config libopencv-dev libturbojpeg0-dev
+PYTHON_PACKAGES = $(shell $(PYTHON) -c $(HAS_HEADERS) 2>/dev/null || $(PYTHON) -c \
+	'import sys; print("python{0}.{1}-dev python{0}.{1}-venv".format(*sys.version_info))')
+HAS_HEADERS := 'import ensurepip, os, sysconfig, sys; sys.exit(not os.path.exists(sysconfig.get_path("include") + "/Python.h"))'
+INSTALLED := $(VENV)/.installed
+
+.PHONY: quickstart install system test test-fast lint format bench lock clean
+
+quickstart: $(INSTALLED)  ## set up, then launch digits-grid: minutes on two CPU cores
+	$(BIN)/bo-sweep launch digits-grid
+
+install: $(INSTALLED)  ## everything that bo-sweep needs, in .venv
+
+$(INSTALLED): requirements.lock pyproject.toml
+	@test -n "$(PYTHON)" || { echo "bo-sweep needs Python 3.11 to 3.13; none is on the PATH. Try: make PYTHON=/path/to/python3.12"; exit 1; }
+	@$(MAKE) --no-print-directory system
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
+	@touch $@
+
+system:  ## what FFCV compiles against (Debian and Ubuntu)
+	@command -v g++ >/dev/null && pkg-config --exists opencv4 libturbojpeg 2>/dev/null && $(PYTHON) -c $(HAS_HEADERS) 2>/dev/null \
+		|| $(MAKE) --no-print-directory system-install
+
+.PHONY: system-install
+system-install:
+	@command -v apt-get >/dev/null || { echo "Install a C++ compiler, pkg-config, and the development files of OpenCV 4 and libturbojpeg, then run make again."; exit 1; }
+	$(SUDO) apt-get update -qq
+	$(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $(SYSTEM_PACKAGES) $(PYTHON_PACKAGES)
+
+SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
+
+test: $(INSTALLED)  ## all tests
+	$(BIN)/python -m pytest
+
+test-fast: $(INSTALLED)  ## all tests but those over 20 seconds
+	$(BIN)/python -m pytest -m "not slow"
+
+lint: $(INSTALLED)  ## formatter, linter, types
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+format: $(INSTALLED)
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: $(INSTALLED)  ## every claim about speed, measured here
+	$(BIN)/python -m benchmarks
+
+lock:  ## resolve requirements.lock again, for all supported Pythons (needs uv)
+	uv pip compile --quiet --universal --no-header --python-version 3.11 --extra dev pyproject.toml -o requirements.lock
+
+clean:
+	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

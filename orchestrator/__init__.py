@@ -1,0 +1,1 @@
+"""Who runs the search space, where, and what came out: plan, executor, ledger, phase analysis, command line."""

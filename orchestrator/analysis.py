@@ -1,0 +1,111 @@
+"""From a ledger to tables and figures: everything under `<sweep>/phase`, and nothing else, is made here."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from orchestrator.ledger import RUNS, Ledger, LedgerError, run_row
+from search_spaces.runs import expand
+from search_spaces.spec import FlowRecipe, SearchSpace
+
+if TYPE_CHECKING:
+    import polars as pl
+
+HEAT_MAPS = ("err_last", "noise_cost", "gap_err", "memorised")
+
+
+@dataclass(frozen=True)
+class Diagram:
+    """What came out of an analysis. `files` are tables first, then figures."""
+
+    space: SearchSpace
+    runs: pl.DataFrame
+    cells: pl.DataFrame
+    files: list[Path]
+
+
+def analyse(ledger: Ledger, *, metrics: Sequence[str] = HEAT_MAPS, formats: Sequence[str] = ("png", "svg")) -> Diagram:
+    """Compute run and cell tables, and draw one heat map a metric, the phase map and an overview of four.
+
+    The diagram shows what the sweep's space plans, and finished runs of earlier, larger launches.
+
+    Raises:
+        LedgerError: no finished run yet.
+        ValueError: an unknown metric or format; runs that must not be pooled.
+        StorageError: a damaged file, or a folder that cannot be written.
+    """
+    from orchestrator.figures import draw_heat_map, draw_overview, draw_phase_map
+    from orchestrator.phase import cell_table, run_table
+    from orchestrator.tables import write_tables
+
+    space = ledger.manifest().space
+    evaluations = ledger.load()
+    if evaluations.filter(evaluations["status"] == "done").is_empty():
+        raise LedgerError(
+            f"sweep {ledger.paths.folder.name!r} has no finished run yet, so there is nothing to draw. "
+            f"Go on with: bo-sweep launch {space.name}"
+        )
+    runs = run_table(evaluations, final_evaluations=space.analysis.last_evaluations)
+    thresholds = space.analysis.model_dump(include={"tau", "tau_cost", "confidence"})
+    cells = cell_table(runs, _planned(space, ledger, runs), **thresholds)
+
+    folder = ledger.paths.phase
+    files = list(write_tables(runs, cells, folder))
+    title, caption = space.name, describe(space)
+    lines = boundary_lines(space, runs)
+    for metric in metrics:
+        overlay = lines if metric == "err_last" else {}
+        files += draw_heat_map(cells, metric, folder / metric, title=title, caption=caption, formats=formats, **overlay)
+    files += draw_phase_map(cells, folder / "phase", title=title, caption=caption, formats=formats)
+    files += draw_overview(cells, folder / "overview", title=title, caption=caption, formats=formats)
+    return Diagram(space, runs, cells, files)
+
+
+def _planned(space: SearchSpace, ledger: Ledger, runs: pl.DataFrame) -> pl.DataFrame:
+    """Every run that the diagram must show or show as missing, with the ledger's word on those that ended."""
+    import polars as pl
+    import pyarrow as pa
+
+    plan = pl.DataFrame(pa.Table.from_pylist([run_row(run, space.axis) for run in expand(space)], schema=RUNS))
+    earlier = runs.filter(pl.col("status") == "done", ~pl.col("run_id").is_in(plan["run_id"].to_list()))
+    plan = pl.concat([plan, earlier.select(plan.columns).cast(plan.schema)])
+    return plan.join(ledger.ends().select("run_id", "status"), on="run_id", how="left")
+
+
+def boundary_lines(space: SearchSpace, runs: pl.DataFrame) -> dict[str, pl.DataFrame]:
+    """The boundary where the final test error crosses the space's level: estimated, and in closed form if known."""
+    import numpy as np
+    import polars as pl
+
+    from orchestrator.boundary import fit_boundary
+
+    level = space.analysis.boundary_error
+    if level is None:
+        return {}
+    lines = {"boundary": fit_boundary(runs, "err_last", level)}
+    if isinstance(space.recipe, FlowRecipe) and space.dataset.signal is not None:
+        from workers.theory import boundary_ratio_finite
+
+        rates = np.linspace(0.0, max(space.noise.rates), 201)
+        ratios = boundary_ratio_finite(rates, level, space.dataset.signal)
+        lines["theory"] = pl.DataFrame({"noise_rate": rates, "ratio": ratios}).filter(pl.col("ratio").is_finite())
+    return lines
+
+
+def describe(space: SearchSpace) -> str:
+    """What was run, in the words of a caption."""
+    recipe, size = space.recipe, f"n = {space.samples[0]:,}" if space.axis == "width" and space.samples else ""
+    if space.axis == "samples" and space.widths:
+        size = f"width {space.widths[0]}, p/n by subsets"
+    if isinstance(recipe, FlowRecipe):
+        training = f"gradient flow of least squares to infinity, R = {space.dataset.signal:g}"
+    else:
+        training = (
+            f"{recipe.optimizer} {recipe.learning_rate:g} ({recipe.schedule}), batch {recipe.batch_size}, "
+            f"{recipe.epochs} epochs, weight decay {recipe.weight_decay:g}, augmentation {recipe.augmentation}"
+        )
+    noise = f"{space.noise.model} noise"
+    return f"{space.dataset.name}, {space.architecture} ({size}); {training}; {noise}; {len(space.seeds)} seeds."

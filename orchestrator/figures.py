@@ -1,0 +1,226 @@
+"""Heat maps and phase maps that can be printed: colour only where there is data, and a caption that says what
+is not.
+
+`draw_*` write files, the functions without the prefix give the Matplotlib figure. Matplotlib is imported when
+a figure is drawn, not before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import polars as pl
+
+from orchestrator.captions import metric_caption, overview_caption, phase_caption
+from orchestrator.definitions import METRICS
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from matplotlib.patches import Patch
+
+OVERVIEW_METRICS = ("err_last", "noise_cost", "gap_err")
+# Okabe and Ito, "Color Universal Design" (2008), told apart under every common colour blindness; letters say
+# it again.
+PHASE_LOOK = {
+    "underfit": ("#56B4E9", "U"),
+    "benign": ("#009E73", "B"),
+    "tempered": ("#F0E442", "T"),
+    "catastrophic": ("#D55E00", "C"),
+    "undecided": ("#FFFFFF", "?"),
+}
+
+
+def draw_heat_map(
+    cells: pl.DataFrame,
+    metric: str,
+    path_stem: Path,
+    *,
+    title: str,
+    caption: str,
+    formats: Sequence[str] = ("png", "svg"),
+    theory: pl.DataFrame | None = None,
+    boundary: pl.DataFrame | None = None,
+) -> list[Path]:
+    """Draw one metric over noise rate and p/n; gives the files written, `path_stem` plus ".png" and so on.
+
+    cells: what `phase.cell_table` gives. metric: one of METRICS. caption: what was run, in a sentence or two
+    (data, network, recipe); the metric's definition, seeds and caveats are appended here, so that they cannot
+    be left out. theory: columns noise_rate, ratio; a closed-form boundary, drawn as a line. boundary: what
+    `boundary.fit_boundary` gives, drawn dashed with its band.
+
+    Raises ValueError on an unknown metric, on cells without a row, and on a format other than png, svg and
+    pdf.
+    """
+    figure = heat_map(cells, metric, title=title, caption=caption, theory=theory, boundary=boundary)
+    return _write(figure, path_stem, formats)
+
+
+def draw_phase_map(
+    cells: pl.DataFrame,
+    path_stem: Path,
+    *,
+    title: str,
+    caption: str,
+    formats: Sequence[str] = ("png", "svg"),
+    theory: pl.DataFrame | None = None,
+    boundary: pl.DataFrame | None = None,
+) -> list[Path]:
+    """Draw the phase of every cell by colour and letter; arguments, files and errors as in
+    `draw_heat_map`."""
+    return _write(phase_map(cells, title=title, caption=caption, theory=theory, boundary=boundary), path_stem, formats)
+
+
+def draw_overview(
+    cells: pl.DataFrame, path_stem: Path, *, title: str, caption: str, formats: Sequence[str] = ("png", "svg")
+) -> list[Path]:
+    """Draw final test error, noise cost, gap and phases, two by two; arguments, files and errors as in
+    `draw_heat_map`."""
+    return _write(overview(cells, title=title, caption=caption), path_stem, formats)
+
+
+def heat_map(
+    cells: pl.DataFrame,
+    metric: str,
+    *,
+    title: str,
+    caption: str,
+    theory: pl.DataFrame | None = None,
+    boundary: pl.DataFrame | None = None,
+) -> Figure:
+    """The figure behind `draw_heat_map`; its first Axes holds the cells, the second the colour bar."""
+    from matplotlib import rc_context
+
+    from orchestrator import diagram
+    from orchestrator import page as printed
+
+    if metric not in METRICS:
+        raise ValueError(f"unknown metric {metric!r}; choose from {', '.join(METRICS)}")
+    _need_cells(cells)
+    with rc_context(printed.STYLE):
+        text = f"{caption} {metric_caption(cells, metric)}"
+        key = diagram.curve_key(theory, boundary)
+        page = printed.Page(cells, rows=1, columns=1, title=title, caption=text, key=key, bars=True)
+        axes = page.panel(0)
+        label, unit = f"{METRICS[metric].label} ({METRICS[metric].unit})", METRICS[metric].unit
+        fits = printed.text_width(label, printed.TEXT) <= 72 * page.panel_height + 12
+        _draw_metric(axes, page.colour_bar(0), cells, metric, bar_label=label if fits else unit)
+        diagram.draw_curves(axes, cells, theory, boundary)
+    return page.figure
+
+
+def phase_map(
+    cells: pl.DataFrame,
+    *,
+    title: str,
+    caption: str,
+    theory: pl.DataFrame | None = None,
+    boundary: pl.DataFrame | None = None,
+) -> Figure:
+    """The figure behind `draw_phase_map`."""
+    from matplotlib import rc_context
+
+    from orchestrator import diagram
+    from orchestrator import page as printed
+
+    _need_cells(cells)
+    with rc_context(printed.STYLE):
+        text = f"{caption} {phase_caption(cells)}"
+        key = [*_phase_key(cells), *diagram.curve_key(theory, boundary)]
+        page = printed.Page(cells, rows=1, columns=1, title=title, caption=text, key=key, bars=False)
+        axes = page.panel(0)
+        _draw_phases(axes, cells)
+        diagram.draw_curves(axes, cells, theory, boundary)
+    return page.figure
+
+
+def overview(cells: pl.DataFrame, *, title: str, caption: str) -> Figure:
+    """The figure behind `draw_overview`: panels (a) to (c), each followed by its colour bar, then the phases
+    (d)."""
+    from matplotlib import rc_context
+
+    from orchestrator import page as printed
+
+    _need_cells(cells)
+    with rc_context(printed.STYLE):
+        text = f"{caption} {overview_caption(cells, OVERVIEW_METRICS)}"
+        page = printed.Page(cells, rows=2, columns=2, title=title, caption=text, key=_phase_key(cells), bars=True)
+        for place, metric in enumerate(OVERVIEW_METRICS):
+            axes = page.panel(place)
+            _draw_metric(axes, page.colour_bar(place), cells, metric, bar_label=METRICS[metric].unit)
+            axes.set_title(f"({'abc'[place]}) {METRICS[metric].label}", fontsize=printed.TEXT + 0.5, loc="left", pad=3)
+        axes = page.panel(len(OVERVIEW_METRICS))
+        _draw_phases(axes, cells)
+        axes.set_title("(d) phase", fontsize=printed.TEXT + 0.5, loc="left", pad=3)
+    return page.figure
+
+
+def _draw_metric(axes: Axes, bar_axes: Axes, cells: pl.DataFrame, metric: str, *, bar_label: str) -> None:
+    from matplotlib import colormaps
+    from matplotlib.cm import ScalarMappable
+    from matplotlib.colors import Normalize, to_hex
+    from matplotlib.ticker import MaxNLocator
+
+    from orchestrator import diagram
+    from orchestrator import page as printed
+
+    known = cells[f"{metric}_mean"].drop_nulls().to_list()
+    low, high = (
+        min([0.0, *known]),
+        max([0.01, *known]),
+    )  # from 0: a map whose scale starts at the best cell exaggerates
+    normal, colours = Normalize(low, high), colormaps["cividis"]
+    scale = ScalarMappable(normal, colours)
+    largest = max(-low, high)
+    decimals = 3 if largest < 0.1 else 2 if largest < 10 else 0
+
+    def paint(cell: dict[str, Any]) -> tuple[str, str] | None:
+        value = cell[f"{metric}_mean"]
+        return None if value is None else (to_hex(colours(normal(value))), number(value, decimals))
+
+    diagram.draw_cells(axes, cells, paint, count=f"{metric}_n")
+    bar = axes.figure.colorbar(scale, cax=bar_axes, ticks=MaxNLocator(5))
+    bar.outline.set_linewidth(0)  # type: ignore[operator]
+    bar_axes.tick_params(labelsize=printed.TEXT - 0.5, width=0.5, length=2, pad=1.5)
+    bar.set_label(bar_label, fontsize=printed.TEXT, labelpad=3)
+
+
+def _draw_phases(axes: Axes, cells: pl.DataFrame) -> None:
+    from orchestrator import diagram
+
+    diagram.draw_cells(axes, cells, lambda cell: PHASE_LOOK.get(cell["phase"]), count="n")
+
+
+def _phase_key(cells: pl.DataFrame) -> list[Patch]:
+    """Every phase, found or not, so that maps can be compared; the greys only where they occur."""
+    from orchestrator import diagram
+
+    key = [diagram.patch_key(colour, f"{letter} {phase}") for phase, (colour, letter) in PHASE_LOOK.items()]
+    found = set(cells["phase"])
+    greys = (
+        ("missing", diagram.NO_DATA, "//////", "no data"),
+        ("diverged", diagram.DIVERGED, "xxxxxx", "diverged"),
+    )
+    return key + [diagram.patch_key(grey, label, hatch=hatch) for phase, grey, hatch, label in greys if phase in found]
+
+
+def number(value: float, decimals: int) -> str:
+    """A value as it is printed in a cell: a true minus sign, and none before zero."""
+    text = f"{value:.{decimals}f}"
+    return (text if float(text) else text.lstrip("-")).replace("-", "\N{MINUS SIGN}")
+
+
+def _need_cells(cells: pl.DataFrame) -> None:
+    if cells.is_empty():
+        raise ValueError("there are 0 planned cells to draw; plan at least one run, then draw again")
+
+
+def _write(figure: Figure, path_stem: Path, formats: Sequence[str]) -> list[Path]:
+    from matplotlib import rc_context
+
+    from orchestrator import page as printed
+
+    with rc_context(printed.STYLE):
+        return printed.write_figure(figure, Path(path_stem), formats)

@@ -1,0 +1,138 @@
+"""The plan: what a launch would do, computed without doing it. Pure apart from reading the ledger."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from orchestrator.estimate import Estimate, estimate
+from orchestrator.ledger import Ledger
+from search_spaces.memory import run_bytes
+from search_spaces.packs import Pack, group_packs
+from search_spaces.runs import Run, expand
+from search_spaces.spec import SearchSpace
+
+COMPARED_FREELY = {"widths", "samples", "ratios", "seeds", "description", "packing", "resources", "analysis"}
+"""Parts of a space that may change from launch to launch of one sweep: its grid, and how it is run and read."""
+
+
+class PlanError(ValueError):
+    """A space that cannot be run here or in this sweep; the message lists every problem."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All runs of a space, what the ledger says of them, and the packs that are left to do."""
+
+    space: SearchSpace
+    runs: list[Run]
+    statuses: dict[str, str]
+    """Status of the runs that ended: done, diverged or failed."""
+    packs: list[Pack]
+    """What a launch would train, in order."""
+    estimate: Estimate
+    slots: int
+
+    def count(self, *statuses: str) -> int:
+        """Runs of this space with one of `statuses`; "new" are those that have not ended."""
+        return sum(self.statuses.get(run.run_id, "new") in statuses for run in self.runs)
+
+    @property
+    def is_complete(self) -> bool:
+        return self.count("done", "diverged") == len(self.runs)
+
+    def cells(self) -> list[dict[str, Any]]:
+        """A row a cell: noise rate, width, realised p, n, p/n, and its runs by status."""
+        rows: dict[tuple[float, int, int], dict[str, Any]] = {}
+        for run in self.runs:
+            row = rows.setdefault(
+                run.cell,
+                {
+                    "noise_rate": run.noise.rate,
+                    "target_ratio": run.target_ratio,
+                    "ratio": run.ratio,
+                    "width": run.width,
+                    "parameters": run.parameters,
+                    "samples": run.samples,
+                    "new": 0,
+                    "done": 0,
+                    "diverged": 0,
+                    "failed": 0,
+                },
+            )
+            row[self.statuses.get(run.run_id, "new")] += 1
+        return list(rows.values())
+
+
+def make_plan(
+    space: SearchSpace, ledger: Ledger, *, slots: int, worker_bytes: float, retry_failed: bool = False
+) -> Plan:
+    """Plan a launch of `space` into `ledger` on `slots` workers, each with `worker_bytes` to fill with models.
+
+    Raises:
+        PlanError: runs that do not fit into memory, or a sweep that holds another kind of runs.
+        RatioError: a ratio that cannot be realised.
+    """
+    problems = _conflicts(space, ledger)
+    runs = expand(space)
+    problems += _memory_problems(runs, worker_bytes, slots)
+    if problems:
+        raise PlanError("\n".join(problems))
+    ended = ledger.ends() if ledger.exists() else None
+    statuses: dict[str, str] = {}
+    seconds: dict[str, float] = {}
+    if ended is not None:
+        columns = (ended[name].to_list() for name in ("run_id", "status", "seconds"))
+        for run_id, status, taken in zip(*columns, strict=True):
+            statuses[run_id] = status
+            if status == "done":
+                seconds[run_id] = taken
+    settled = {"done", "diverged"} if retry_failed else {"done", "diverged", "failed"}
+    missing = [run for run in runs if statuses.get(run.run_id) not in settled]
+    finished = [(run, seconds[run.run_id]) for run in runs if run.run_id in seconds]
+    return Plan(
+        space=space,
+        runs=runs,
+        statuses=statuses,
+        packs=group_packs(missing, space.packing, worker_bytes),
+        estimate=estimate(missing, finished, slots=slots, gpus=space.resources.gpus_per_worker),
+        slots=slots,
+    )
+
+
+def _memory_problems(runs: Sequence[Run], worker_bytes: float, slots: int) -> list[str]:
+    problems = []
+    for run in {(run.width, run.samples): run for run in runs}.values():
+        needed = run_bytes(run)
+        if needed > worker_bytes:
+            problems.append(
+                f"width {run.width} with n = {run.samples:,} needs about {needed / 1e9:,.1f} GB; one of {slots} "
+                f"workers has {max(0.0, worker_bytes) / 1e9:,.1f} GB. Lower widths or recipe.batch_size, use "
+                "fewer workers (--workers), or give each more (resources)"
+            )
+    return problems
+
+
+def _conflicts(space: SearchSpace, ledger: Ledger) -> list[str]:
+    """Ways in which `space` is another experiment than the one that the ledger already holds."""
+    if not ledger.exists():
+        return []
+    before = ledger.manifest().space.model_dump(mode="json", exclude=COMPARED_FREELY | {"name"})
+    now = space.model_dump(mode="json", exclude=COMPARED_FREELY | {"name"})
+    before["noise"].pop("rates")
+    now["noise"].pop("rates")
+    changed = [f"{key}: {old!r} -> {new!r}" for key in now for old, new in _differences(key, before[key], now[key])]
+    if not changed:
+        return []
+    return [
+        f"sweep {ledger.paths.folder.name!r} holds runs of another experiment ({'; '.join(changed)}). "
+        "Only its rates, widths, samples, ratios and seeds can grow: choose a new sweep with --name"
+    ]
+
+
+def _differences(key: str, old: Any, new: Any) -> list[tuple[Any, Any]]:
+    if isinstance(old, dict) and isinstance(new, dict):
+        inner = {name: value for name, value in new.items() if old.get(name) != value}
+        return [({name: old.get(name) for name in inner}, inner)] if inner else []
+    return [(old, new)] if old != new else []

@@ -1,0 +1,1 @@
+"""What to run: search spaces, the runs they stand for, and exact parameter counts. No torch, no ray."""

@@ -1,0 +1,68 @@
+"""How much memory and arithmetic a run takes, from its layer table; both are estimates, used to refuse and to plan."""
+
+from __future__ import annotations
+
+from search_spaces.architectures import count_activations, count_multiply_adds
+from search_spaces.runs import Run
+from search_spaces.schedule import evaluation_steps, flow_times, steps_per_epoch
+from search_spaces.spec import FlowRecipe
+
+BYTES_PER_FLOAT = 4
+MODEL_COPIES = {"sgd": 3, "adam": 4}
+"""Weights, gradients and optimiser state, in multiples of the parameters."""
+WORKER_BASE_BYTES = 700 * 2**20
+"""An idle worker process with torch and FFCV imported (measured on CPU)."""
+
+
+def run_bytes(run: Run) -> int:
+    """Peak bytes that training `run` alone takes beside the worker's base: model copies and kept activations."""
+    if isinstance(run.recipe, FlowRecipe):
+        smaller = min(run.samples, run.parameters)
+        return 8 * (3 * run.samples * run.parameters + 4 * smaller * smaller)
+    facts = run.dataset.facts
+    activations = count_activations(
+        run.architecture,
+        run.width,
+        classes=facts.classes,
+        channels=facts.channels,
+        resolution=run.dataset.input_resolution,
+    )
+    bytes_per_activation = 2 if run.recipe.precision == "bf16" else BYTES_PER_FLOAT
+    model = MODEL_COPIES[run.recipe.optimizer] * BYTES_PER_FLOAT * run.parameters
+    return model + run.recipe.batch_size * activations * bytes_per_activation
+
+
+def run_multiply_adds(run: Run) -> float:
+    """Multiply-adds of a whole run: forward and backward (twice the forward) in training, forward in evaluation."""
+    if isinstance(run.recipe, FlowRecipe):
+        smaller, larger = sorted((run.samples, run.parameters))
+        return float(smaller**2 * (larger + 10 * smaller) + len(flow_times(run.recipe, run.evaluation)) * smaller**2)
+    facts = run.dataset.facts
+    forward = count_multiply_adds(
+        run.architecture,
+        run.width,
+        classes=facts.classes,
+        channels=facts.channels,
+        resolution=run.dataset.input_resolution,
+    )
+    return float(forward) * (3 * trained_samples(run) + evaluated_samples(run))
+
+
+def trained_samples(run: Run) -> int:
+    """Samples that pass through the optimiser over the whole run."""
+    return 0 if isinstance(run.recipe, FlowRecipe) else run.samples * run.recipe.epochs
+
+
+def evaluated_samples(run: Run) -> int:
+    """Samples that pass through all evaluations of the run."""
+    if isinstance(run.recipe, FlowRecipe):
+        return 0
+    train = min(run.samples, run.evaluation.train_samples or run.samples)
+    return (train + run.dataset.facts.test_samples) * len(evaluation_steps(run.recipe, run.evaluation, run.samples))
+
+
+def training_steps(run: Run) -> int:
+    """Optimiser steps of the whole run."""
+    if isinstance(run.recipe, FlowRecipe):
+        return 0
+    return steps_per_epoch(run.samples, run.recipe.batch_size) * run.recipe.epochs

@@ -1,0 +1,164 @@
+"""The command line's contract: results on stdout, words on stderr, exit codes, and errors that help."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+from click.testing import CliRunner, Result
+
+from orchestrator import worker
+from orchestrator.cli import main
+from orchestrator.ledger import Ledger, Manifest
+from search_spaces.catalog import builtin_names, load_space
+from search_spaces.runs import expand
+from tests.test_ledger import end
+
+
+def run(*arguments: str | Path) -> Result:
+    return CliRunner().invoke(main, [str(argument) for argument in arguments])
+
+
+def all_commands(group: click.Command, path: tuple[str, ...] = ()) -> list[tuple[str, click.Command]]:
+    found = [(" ".join(path), group)] if path else []
+    if isinstance(group, click.Group):
+        for name, command in group.commands.items():
+            found += all_commands(command, (*path, name))
+    return found
+
+
+@pytest.mark.parametrize(("path", "command"), all_commands(main))
+def test_every_command_has_one_line_of_help_and_an_example_of_itself(path: str, command: click.Command) -> None:
+    text = command.help or ""
+    assert text.splitlines()[0].endswith((".", ":"))
+    assert "Example:" in text
+    assert f"bo-sweep {path}" in text
+    for option in command.params:
+        if isinstance(option, click.Option):
+            assert option.help, f"{path}: {option.name} has no help"
+
+
+def test_version_and_completion() -> None:
+    assert run("--version").output.startswith("bo-sweep, version 0.")
+    assert "_BO_SWEEP_COMPLETE" in run("completion", "bash").output
+
+
+def test_spaces_are_listed_and_shown() -> None:
+    document = json.loads(run("spaces", "list", "--json").stdout)
+    assert document["schema_version"] == 1
+    assert [space["name"] for space in document["spaces"]] == builtin_names()
+    assert "widths:" in run("spaces", "show", "digits-grid").stdout
+    assert "digits-grid" in run("spaces", "list").stdout
+
+
+def test_the_plan_as_json_has_counts_cells_packs_and_an_estimate_with_its_basis(tmp_path: Path) -> None:
+    result = run("plan", "imagenet-grid", "--storage", tmp_path, "--json")
+    assert result.exit_code == 0
+    document = json.loads(result.stdout)
+    assert document["schema_version"] == 1
+    assert document["runs"] == {"total": 28, "new": 28, "done": 0, "diverged": 0, "failed": 0}
+    cell = next(cell for cell in document["cells"] if cell["width"] == 64)
+    assert (cell["parameters"], cell["samples"]) == (25_557_032, 1_281_167)
+    assert cell["ratio"] == pytest.approx(19.948, abs=1e-3)
+    assert sum(len(pack["run_ids"]) for pack in document["packs"]) == 28
+    assert document["estimate"]["wall_seconds"] > 3600
+    assert "A100" in document["estimate"]["basis"]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_plan_for_people_names_p_n_and_ratio(tmp_path: Path) -> None:
+    output = run("plan", "cifar10-grid", "--storage", tmp_path).stdout
+    for part in ("11,173,962", "50,000", "223.5", "packs", "Estimate:", "Basis:"):
+        assert part in output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "exit_code", "parts"),
+    [
+        (["launch", "digit-grid"], 2, ["Did you mean 'digits-grid'?"]),
+        (["launch", "digits-grid", "--set", "noise.rates=[1.5]"], 2, ["noise.rates.0", "1.5"]),
+        (["launch", "digits-grid", "--set", "recipe.lr=1", "--set", "foo=2"], 2, ["2 problems", "recipe.lr", "foo"]),
+        (["launch", "digits-grid", "--set", "widths=null", "--set", "ratios=[0.5]"], 2, ["p/n 0.5", "off"]),
+        (["launch", "digits-grid", "--set", "widths=[50000]"], 2, ["GB"]),
+        (["launch", "digits-grid", "--seeds", "0"], 2, ["--seeds"]),
+        (["plan"], 2, ["Missing argument"]),
+        (["status", "digits-grid"], 2, ["no sweep 'digits-grid'", "bo-sweep launch"]),
+        (["phase", "digits-grid"], 2, ["no sweep 'digits-grid'"]),
+    ],
+)
+def test_bad_input_gets_one_message_and_leaves_nothing_behind(
+    arguments: list[str], exit_code: int, parts: list[str], tmp_path: Path
+) -> None:
+    result = run(*arguments, *(("--storage", tmp_path) if arguments[0] != "plan" else ()))
+    assert result.exit_code == exit_code
+    for part in parts:
+        assert part in result.stderr
+    assert result.stdout == ""
+    assert "Traceback" not in result.output
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_missing_betons_are_told_before_any_worker_starts(tmp_path: Path) -> None:
+    space = ["launch", "cifar10-grid", "--set", "resources.gpus_per_worker=0", "--set", "resources.cpus_per_worker=1"]
+    result = run(*space, "--storage", tmp_path / "sweeps", "--data", tmp_path / "data")
+    assert result.exit_code == 4
+    assert "train.beton" in result.stderr
+    assert not (tmp_path / "sweeps").exists()
+
+
+def test_a_gpu_space_on_a_machine_without_gpu_says_what_is_there(tmp_path: Path) -> None:
+    result = run("launch", "imagenet-grid", "--storage", tmp_path)
+    assert result.exit_code == 2
+    assert "GPUs" in result.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_unwritable_storage_is_told(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    result = run("launch", "digits-grid", "--storage", tmp_path / "file" / "sweeps")
+    assert result.exit_code == 4
+    assert "cannot be written" in result.stderr
+
+
+def test_a_dry_run_prints_the_plan_and_writes_nothing(tmp_path: Path) -> None:
+    result = run("launch", "digits-grid", "--dry-run", "--json", "--storage", tmp_path)
+    assert result.exit_code == 0
+    assert json.loads(result.stdout)["to_train"] == 96
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_status_groups_failures_by_cause(tmp_path: Path) -> None:
+    space = load_space("digits-grid")
+    runs = expand(space)
+    ledger = Ledger(tmp_path / "digits-grid")
+    ledger.write_manifest(Manifest("digits-grid", space, 3, "2026-01-01"))
+
+    def failure(index: int, message: str) -> dict[str, Any]:
+        try:
+            raise RuntimeError(message)
+        except RuntimeError as error:
+            return worker.failed_end(runs[index], error)
+
+    ledger.write_ends("x", 3, [end(runs[0]), failure(1, "first"), failure(2, "second"), end(runs[3], "diverged")])
+    document = json.loads(run("status", "digits-grid", "--storage", tmp_path, "--json").stdout)
+    assert document["runs"] == {"total": 96, "new": 92, "done": 1, "diverged": 1, "failed": 2}
+    (group,) = document["failures"]
+    assert group["signature"] == "RuntimeError at test_cli.py:failure"
+    assert group["runs"] == [runs[1].run_id, runs[2].run_id]
+    assert "first" in group["sample"]
+    result = run("status", "digits-grid", "--storage", tmp_path)
+    assert result.exit_code == 0
+    assert "2 failed" in result.stdout
+    assert "bo-sweep launch digits-grid" in result.stderr
+
+
+def test_phase_of_a_sweep_without_results_says_how_to_go_on(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path / "digits-grid")
+    ledger.write_manifest(Manifest("digits-grid", load_space("digits-grid"), 1, "2026-01-01"))
+    result = run("phase", "digits-grid", "--storage", tmp_path)
+    assert result.exit_code == 2
+    assert "no finished run yet" in result.stderr
+    assert "bo-sweep launch digits-grid" in result.stderr

@@ -1,0 +1,111 @@
+"""The plan: what a launch would do, and what it refuses before anything is written."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from orchestrator.executor import make_assignments
+from orchestrator.launch import LaunchOptions, plan_launch
+from orchestrator.ledger import Ledger, Manifest
+from orchestrator.plan import Plan, PlanError
+from orchestrator.slots import Hardware, ResourceError, count_slots, worker_memory_bytes
+from orchestrator.storage import StorageError
+from search_spaces.catalog import builtin_names, load_space
+from search_spaces.runs import expand
+from search_spaces.spec import Resources
+from tests.test_ledger import end
+
+LAPTOP = Hardware(cpus=2, gpus=0, memory_bytes_per_cpu=8e9)
+BOX = Hardware(cpus=96, gpus=8, memory_bytes_per_cpu=8e9)
+
+
+def plan(tmp_path: Path, *overrides: str, hardware: Hardware = LAPTOP, retry_failed: bool = False) -> Plan:
+    options = LaunchOptions(tmp_path, "sweep", tmp_path, retry_failed=retry_failed)
+    return plan_launch(load_space("digits-grid", overrides), options, hardware)
+
+
+def ledger_of(tmp_path: Path, *overrides: str) -> Ledger:
+    ledger = Ledger(tmp_path / "sweep")
+    ledger.write_manifest(Manifest("sweep", load_space("digits-grid", overrides), 1, "2026-01-01"))
+    return ledger
+
+
+def test_a_new_sweep_is_all_new_and_planning_writes_nothing(tmp_path: Path) -> None:
+    made = plan(tmp_path)
+    assert made.count("new") == len(made.runs) == 96
+    assert len(made.packs) == 24
+    assert not made.is_complete
+    assert made.estimate.wall_seconds > 0
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_only_what_the_ledger_lacks_is_left_and_failed_runs_only_on_demand(tmp_path: Path) -> None:
+    runs = expand(load_space("digits-grid"))
+    ledger_of(tmp_path).write_ends("x", 1, [end(runs[0]), end(runs[1], "diverged"), end(runs[2], "failed")])
+    made = plan(tmp_path)
+    assert [made.count(status) for status in ("new", "done", "diverged", "failed")] == [93, 1, 1, 1]
+    left = {run.run_id for pack in made.packs for run in pack.runs}
+    assert left == {run.run_id for run in runs[3:]}
+    again = {run.run_id for pack in plan(tmp_path, retry_failed=True).packs for run in pack.runs}
+    assert again == left | {runs[2].run_id}
+
+
+def test_the_estimate_follows_finished_runs_of_the_sweep(tmp_path: Path) -> None:
+    runs = expand(load_space("digits-grid"))
+    before = plan(tmp_path).estimate
+    ledger_of(tmp_path).write_ends("x", 1, [end(run) | {"seconds": 1000.0} for run in runs[:4]])
+    after = plan(tmp_path).estimate
+    assert after.slot_seconds > 20 * before.slot_seconds
+    assert "4 finished runs" in after.basis
+
+
+def test_a_sweep_may_grow_but_not_turn_into_another_experiment(tmp_path: Path) -> None:
+    ledger_of(tmp_path)
+    assert plan(tmp_path, "seeds=5", "noise.rates=[0, 0.3]", "widths=[8]", "analysis.tau=0.1", "packing=off")
+    with pytest.raises(PlanError, match=r"epochs.*60.*20.*--name"):
+        plan(tmp_path, "recipe.epochs=20")
+    with pytest.raises(PlanError, match="another experiment"):
+        plan(tmp_path, "noise.model=pair")
+
+
+def test_runs_that_exceed_memory_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(PlanError, match=r"width 30000 with n = 500 needs about .* GB"):
+        plan(tmp_path, "widths=[2, 30000]")
+
+
+def test_unwritable_storage_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "sweep").write_text("a file, not a folder")
+    with pytest.raises(StorageError, match="cannot be written"):
+        plan(tmp_path)
+
+
+def test_slots_follow_the_scarcer_resource() -> None:
+    assert count_slots(Resources(cpus_per_worker=1), LAPTOP) == 2
+    assert count_slots(Resources(cpus_per_worker=1), LAPTOP, wanted=1) == 1
+    assert count_slots(Resources(cpus_per_worker=2, gpus_per_worker=0.25), BOX) == 32
+    assert count_slots(Resources(cpus_per_worker=24, gpus_per_worker=1), BOX) == 4
+    with pytest.raises(ResourceError, match="0 GPUs"):
+        count_slots(Resources(gpus_per_worker=1), LAPTOP)
+    assert worker_memory_bytes(Resources(gpus_per_worker=0.5, gpu_memory_gb=80), BOX, 16) == pytest.approx(36e9)
+
+
+@pytest.mark.parametrize("name", builtin_names())
+def test_every_builtin_space_can_be_planned_on_a_gpu_box(name: str, tmp_path: Path) -> None:
+    space = load_space(name)
+    made = plan_launch(space, LaunchOptions(tmp_path, name, tmp_path), BOX)
+    assert sum(len(pack.runs) for pack in made.packs) == len(made.runs)
+    assert {(c["width"], c["samples"], c["noise_rate"]) for c in made.cells()} == {
+        (run.width, run.samples, run.noise.rate) for run in made.runs
+    }
+
+
+def test_trials_hold_every_pack_once_seed_by_seed_and_end_with_the_shortest(tmp_path: Path) -> None:
+    made = plan(tmp_path)
+    assignments = make_assignments(made.packs, 2, made.space.resources)
+    flat = [pack for assignment in assignments for pack in assignment]
+    assert sorted(pack.pack_id for pack in flat) == sorted(pack.pack_id for pack in made.packs)
+    assert [pack.runs[0].seed for pack in flat] == sorted(pack.runs[0].seed for pack in flat)
+    assert flat[0].runs[0].width == 32
+    assert flat[-1].runs[0].width == 2

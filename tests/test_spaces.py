@@ -1,0 +1,233 @@
+"""Search spaces: what may be written, what it stands for, and ids that must never change by accident."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from search_spaces.architectures import count_parameters, width_for
+from search_spaces.catalog import SpaceError, builtin_names, load_space, read_text
+from search_spaces.packs import group_packs
+from search_spaces.runs import RatioError, expand
+from search_spaces.schedule import count_evaluations, evaluation_steps, flow_times
+from search_spaces.spec import Evaluation, FlowRecipe, Recipe
+
+GOLDEN_IDS = {
+    "cifar10-grid": "bbd00e135bf8cb87",
+    "cifar10-samples": "fd37e580900135b1",
+    "cifar100-grid": "19cf38713f6b9a54",
+    "digits-grid": "8bab095e04fa9338",
+    "digits-samples": "e2bbd9764a0265b6",
+    "double-descent": "b09d269d147b4d71",
+    "double-descent-short": "746d99fd297cfa07",
+    "gmm-grid": "c6ca7a186a0db29b",
+    "imagenet-grid": "86978e0b4e18e9a3",
+    "imagenet-lite": "f7747e4e10694625",
+    "overfit-curves": "96a23f53803b9e76",
+    "overfit-curves-cifar10": "b389c3ced9f651c4",
+}
+"""Id of the first run of every built-in space. If one changes, finished runs of users are no longer found."""
+
+
+def test_ids_of_all_builtin_spaces_are_golden() -> None:
+    assert {name: expand(load_space(name))[0].run_id for name in builtin_names()} == GOLDEN_IDS
+
+
+@pytest.mark.parametrize("name", sorted(GOLDEN_IDS))
+def test_every_run_of_a_space_has_its_own_id(name: str) -> None:
+    space = load_space(name)
+    runs = expand(space)
+    assert space.name == name
+    assert len({run.run_id for run in runs}) == len(runs)
+    columns = len(space.widths or space.ratios or ()) if space.axis == "width" else len(space.samples or ())
+    assert len(runs) == columns * len(space.noise.rates) * len(space.seeds)
+
+
+def ids(*overrides: str) -> list[str]:
+    return [run.run_id for run in expand(load_space("digits-grid", overrides))]
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "recipe.learning_rate=0.001",
+        "recipe.epochs=61",
+        "recipe.weight_decay=1e-4",
+        "samples=499",
+        "evaluation.points=31",
+        "dataset.validation_samples=299",
+        "architecture=cifar-resnet18",
+        "noise.flips=bernoulli",
+    ],
+)
+def test_what_can_change_a_result_changes_every_noisy_id(override: str) -> None:
+    before = {run.run_id for run in expand(load_space("digits-grid")) if run.noise.rate}
+    assert before.isdisjoint(ids(override))
+
+
+@pytest.mark.parametrize(
+    "override",
+    ["packing=off", "packing=2", "resources.cpus_per_worker=2", "description=other", "analysis.tau=0.1", "name=other"],
+)
+def test_where_and_how_it_runs_changes_no_id(override: str) -> None:
+    assert ids(override) == ids()
+
+
+def test_growing_a_grid_keeps_the_ids_of_what_was_there() -> None:
+    grown = ids("seeds=4", "noise.rates=[0, 0.1, 0.2, 0.3, 0.4]", "widths=[2, 4, 6, 8, 12, 16, 24, 32, 48]")
+    assert set(ids()) < set(grown)
+
+
+def test_without_noise_the_noise_model_does_not_matter() -> None:
+    clean = [run.run_id for run in expand(load_space("digits-grid")) if run.noise.rate == 0]
+    as_pair = [run.run_id for run in expand(load_space("digits-grid", ["noise.model=pair"])) if run.noise.rate == 0]
+    assert clean == as_pair
+
+
+def test_a_label_file_is_identified_by_its_content(tmp_path: Path) -> None:
+    first, second = tmp_path / "a.txt", tmp_path / "b.txt"
+    first.write_text("1\n2\n")
+    second.write_text("1\n2\n")
+    noise = "noise={model: file, file: %s, rates: 0.3}"
+    same = ids(noise % first)
+    assert same == ids(noise % second)
+    second.write_text("2\n2\n")
+    assert same != ids(noise % second)
+
+
+def test_all_problems_are_told_at_once_with_the_allowed_keys() -> None:
+    overrides = ["recipe.epoch=3", "noise.rates=[0, 1.2, -0.1]", "widht=3", "recipe.batch_size=0"]
+    with pytest.raises(SpaceError) as caught:
+        load_space("digits-grid", overrides)
+    message = str(caught.value)
+    for part in ("5 problems", "recipe.epoch: unknown key", "'epochs'", "noise.rates.1", "1.2", "noise.rates.2"):
+        assert part in message
+    assert "widht" in message
+    assert "recipe.batch_size" in message
+
+
+@pytest.mark.parametrize(
+    ("overrides", "part"),
+    [
+        (["ratios=[1]"], "give either `widths` or `ratios`"),
+        (["samples=[100, 200]"], "`samples` must be one number"),
+        (["samples=5"], "10 classes that need one each"),
+        (["samples=701"], "digits has 700 to train on"),
+        (["widths=[2, 2]"], "holds a value twice"),
+        (["seeds=0"], "must be at least 1"),
+        (["dataset.name=mnist"], "must be one of digits"),
+        (["architecture=vgg"], "must be one of tiny-resnet"),
+        (["noise.model=asym"], "defined for cifar10"),
+        (["recipe.augmentation=crop-flip"], "for colour images"),
+        (["recipe.momentum=0.9"], "belong to sgd"),
+        (["recipe={optimizer: gradient-flow}"], "go together"),
+        (["noise={model: matrix, matrix: [[1]], rates: 0}"], "noise matrix has 1 rows"),
+        (["noise={model: file, file: nowhere.txt, rates: 0}"], "does not exist"),
+        (["dataset.validation_samples=1097"], "must be below the 1097 test samples"),
+        (["nonsense"], "must be key=value"),
+        (["name.part=1"], "is a value, not a section"),
+    ],
+)
+def test_a_bad_space_is_refused_with_the_reason(overrides: list[str], part: str) -> None:
+    with pytest.raises(SpaceError, match="problem") as caught:
+        load_space("digits-grid", overrides)
+    assert part in str(caught.value)
+
+
+def test_an_unknown_name_suggests_the_nearest() -> None:
+    with pytest.raises(SpaceError, match="Did you mean 'imagenet-grid'"):
+        load_space("imagnet-grid")
+
+
+def test_a_file_is_a_space_too(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text(read_text("digits-grid").replace("name: digits-grid", "name: mine"))
+    assert [run.run_id for run in expand(load_space(str(path)))] == ids()
+    path.write_text("- not a mapping")
+    with pytest.raises(SpaceError, match="must be a mapping"):
+        load_space(str(path))
+    path.write_text("a: [")
+    with pytest.raises(SpaceError, match="not valid YAML"):
+        load_space(str(path))
+
+
+# -- ratios -------------------------------------------------------------------------------------------------------
+
+
+def test_a_ratio_is_realised_by_the_nearest_width() -> None:
+    runs = expand(load_space("digits-grid", ["widths=null", "ratios=[2.75, 10, 155]", "seeds=1", "noise.rates=0"]))
+    assert [run.width for run in runs] == [4, 8, 32]
+    assert [run.ratio for run in runs] == [1382 / 500, 5122 / 500, 77290 / 500]
+    assert [run.target_ratio for run in runs] == [2.75, 10, 155]
+
+
+def test_ratios_that_are_missed_are_refused_together_unless_told_otherwise() -> None:
+    bad = ["widths=null", "ratios=[0.5, 2, 10]"]
+    with pytest.raises(RatioError) as caught:
+        expand(load_space("digits-grid", bad))
+    assert "p/n 0.5" in str(caught.value)
+    assert "p/n 2 " in str(caught.value)
+    assert "p/n 10 " not in str(caught.value)
+    assert expand(load_space("digits-grid", [*bad, "ratio_tolerance=0.7"]))
+
+
+def test_two_ratios_must_not_fall_on_one_width() -> None:
+    with pytest.raises(RatioError, match="both fall on width 8"):
+        expand(load_space("digits-grid", ["widths=null", "ratios=[10.2, 10.3]"]))
+
+
+def test_ratios_by_samples_keep_the_network_and_must_fit_the_data() -> None:
+    runs = expand(load_space("digits-samples", ["samples=null", "ratios=[10, 50]", "seeds=1", "noise.rates=0"]))
+    assert [(run.width, run.samples) for run in runs] == [(8, 512), (8, 102)]
+    with pytest.raises(RatioError, match="digits allows 10 to 700"):
+        expand(load_space("digits-samples", ["samples=null", "ratios=[2]"]))
+
+
+@given(st.sampled_from(["tiny-resnet", "cifar-resnet18", "resnet50", "linear"]), st.floats(1, 1e8))
+def test_the_width_search_finds_the_best_width(architecture: str, target: float) -> None:
+    def miss(width: int) -> float:
+        return abs(count_parameters(architecture, width, classes=10, channels=3) / target - 1)
+
+    width = width_for(architecture, target, classes=10, channels=3)
+    assert all(miss(width) <= miss(other) for other in (max(1, width - 1), width + 1))
+
+
+# -- schedule and packs -------------------------------------------------------------------------------------------
+
+
+def test_log_spaced_evaluations_begin_inside_the_first_epoch_and_end_with_the_last_step() -> None:
+    recipe = Recipe(optimizer="adam", learning_rate=1e-3, batch_size=64, epochs=60)
+    steps = evaluation_steps(recipe, Evaluation(points=32), 500)
+    assert steps[0] == 1
+    assert steps[-1] == 480
+    assert list(steps) == sorted(set(steps))
+    assert sum(step < 8 for step in steps) >= 3
+    assert 26 <= len(steps) <= 32
+
+
+def test_epoch_spaced_evaluations_hold_every_epoch() -> None:
+    recipe = Recipe(optimizer="sgd", learning_rate=0.1, batch_size=100, epochs=5)
+    steps = evaluation_steps(recipe, Evaluation(spacing="epoch", first_epoch_points=3), 1000)
+    assert steps == (1, 2, 5, 10, 20, 30, 40, 50)
+
+
+def test_the_flow_ends_at_infinity() -> None:
+    times = flow_times(FlowRecipe(optimizer="gradient-flow"), Evaluation(points=5))
+    assert times[0] == pytest.approx(1e-3)
+    assert times[-2] == pytest.approx(1e3)
+    assert times[-1] == float("inf")
+    assert count_evaluations(FlowRecipe(optimizer="gradient-flow"), Evaluation(points=5), 10) == 6
+
+
+@given(st.sampled_from(sorted(GOLDEN_IDS)), st.sampled_from(["auto", "off", 1, 2, 3]), st.sampled_from([1e9, 1e12]))
+def test_packs_hold_every_run_once_and_never_mix_streams(name: str, packing: str | int, memory: float) -> None:
+    runs = expand(load_space(name))
+    packs = group_packs(runs, packing, memory)
+    assert sorted(run.run_id for pack in packs for run in pack.runs) == sorted(run.run_id for run in runs)
+    for pack in packs:
+        assert len({(run.seed, run.width, run.samples, run.recipe, run.dataset) for run in pack.runs}) == 1
+        assert len({run.noise.rate for run in pack.runs}) == len(pack.runs)
+        assert packing not in ("off", 1) or len(pack.runs) == 1

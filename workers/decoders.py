@@ -1,0 +1,142 @@
+"""The compiled inner loops of the data stream: bytes of a beton in, uint8 samples out.
+
+Numba compiles them once per machine, not per process or FFCV Loader: machine code is kept on disk (beside
+this file, or where NUMBA_CACHE_DIR says). For that FFCV's C functions are called by symbol; as ctypes objects
+they could not be kept. Every loop releases the GIL.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable
+from typing import Any, cast
+
+import llvmlite.binding
+import numba
+import numpy as np
+from numba import types
+from numpy.typing import NDArray
+
+from workers.quiet_ffcv import native_library
+
+for _name in ("imdecode", "resize"):
+    _address = ctypes.cast(getattr(native_library, _name), ctypes.c_void_p).value
+    llvmlite.binding.add_symbol(f"ffcv_{_name}", _address)
+
+# The signatures of ffcv/libffcv.py. imdecode returns 0 when the JPEG was read without complaint.
+_decode_jpeg = types.ExternalFunction(
+    "ffcv_imdecode",
+    types.int32(
+        types.uintp,
+        types.uint64,
+        types.uint32,
+        types.uint32,
+        types.uintp,
+        *6 * [types.uint32],
+        *2 * [types.bool_],
+    ),
+)
+_resize = types.ExternalFunction("ffcv_resize", types.void(*11 * [types.int64]))
+
+
+def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Compile at the first call; keep the machine code on disk unless this user can write nowhere."""
+    try:
+        compiled = numba.njit(nogil=True, error_model="numpy", cache=True)(function)
+    except RuntimeError:
+        compiled = numba.njit(nogil=True, error_model="numpy")(function)
+    return cast("Callable[..., Any]", compiled)
+
+
+@_compiled
+def decode_images(
+    windows: NDArray[np.int64],
+    places: NDArray[np.int64],
+    file: NDArray[np.uint8],
+    destination: NDArray[np.uint8],
+) -> int:
+    """Read a window of each image into `destination`, uint8[m, H, W, 3].
+
+    A window of H x W is copied, black where it reaches over the edge; any other lies inside and is resized
+    (area interpolation). `windows` are those of `workers.augment.windows`, `places` those of
+    `workers.beton_file.Beton`.
+
+    Returns:
+        -1, or the index of the first sample whose JPEG is damaged.
+    """
+    count, rows, columns = destination.shape[:3]
+    largest = 0
+    for i in range(count):
+        largest = max(largest, places[windows[i, 0], 2] * places[windows[i, 0], 3])
+    scratch = np.empty(3 * largest, dtype=np.uint8)
+    for i in range(count):
+        index, top, left, window_height, window_width, mirrored = windows[i]
+        start, size, height, width, is_jpeg = places[index]
+        if is_jpeg:
+            source = file.ctypes.data + start
+            if _decode_jpeg(source, size, height, width, scratch.ctypes.data, height, width, 0, 0, 1, 1, False, False):
+                return int(index)
+        else:
+            scratch[:size] = file[start : start + size]
+        target = destination[i]
+        if window_height == rows and window_width == columns:
+            _copy_window(scratch, height, width, top, left, target)
+        else:
+            bottom, right = top + window_height, left + window_width
+            _resize(
+                0,
+                scratch.ctypes.data,
+                height,
+                width,
+                top,
+                bottom,
+                left,
+                right,
+                target.ctypes.data,
+                rows,
+                columns,
+            )
+        if mirrored:
+            _mirror(target)
+    return -1
+
+
+@_compiled
+def decode_arrays(
+    windows: NDArray[np.int64],
+    places: NDArray[np.int64],
+    file: NDArray[np.uint8],
+    destination: NDArray[np.uint8],
+) -> int:
+    """Copy the bytes of each array into `destination`, uint8[m, bytes of a sample]. Returns -1."""
+    for i in range(destination.shape[0]):
+        start, size = places[windows[i, 0], 0], places[windows[i, 0], 1]
+        destination[i] = file[start : start + size]
+    return -1
+
+
+@_compiled
+def _copy_window(pixels: Any, height: int, width: int, top: int, left: int, target: Any) -> None:
+    rows, columns = target.shape[:2]
+    first, last = max(0, -left), min(columns, width - left)
+    for row in range(rows):
+        source_row = top + row
+        if source_row < 0 or source_row >= height or first >= last:
+            target[row] = 0
+            continue
+        start = 3 * (source_row * width + left)
+        line = target[row].reshape(-1)
+        line[: 3 * first] = 0
+        line[3 * first : 3 * last] = pixels[start + 3 * first : start + 3 * last]
+        line[3 * last :] = 0
+
+
+@_compiled
+def _mirror(target: Any) -> None:
+    rows, columns = target.shape[:2]
+    for row in range(rows):
+        for column in range(columns // 2):
+            for channel in range(3):
+                kept = target[row, column, channel]
+                target[row, column, channel] = target[row, columns - 1 - column, channel]
+                target[row, columns - 1 - column, channel] = kept

@@ -1,0 +1,132 @@
+"""ResNets of any width, with torchvision's parameter names (so its weights can be copied in at width 64).
+
+He et al., "Deep residual learning", CVPR 2016; post-activation blocks, projection shortcuts where the shape changes,
+and the bottleneck's stride in its 3x3 convolution (torchvision's "v1.5").
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import relu
+
+from search_spaces.architectures import LinearShape, ResNetShape, shape_of
+from workers import randomness
+
+
+class BasicBlock(nn.Module):
+    """Two 3x3 convolutions."""
+
+    def __init__(self, inputs: int, base: int, outputs: int, stride: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(inputs, base, 3, stride, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(base)
+        self.conv2 = nn.Conv2d(base, outputs, 3, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(outputs)
+        self.downsample = _shortcut(inputs, outputs, stride)
+
+    def forward(self, x: Tensor) -> Tensor:
+        shortcut = x if self.downsample is None else self.downsample(x)
+        x = relu(self.bn1(self.conv1(x)), inplace=True)
+        x = self.bn2(self.conv2(x))
+        return relu(x + shortcut, inplace=True)
+
+
+class Bottleneck(nn.Module):
+    """1x1, 3x3 and 1x1 convolutions; the last widens."""
+
+    def __init__(self, inputs: int, base: int, outputs: int, stride: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(inputs, base, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(base)
+        self.conv2 = nn.Conv2d(base, base, 3, stride, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(base)
+        self.conv3 = nn.Conv2d(base, outputs, 1, bias=False)
+        self.bn3 = nn.BatchNorm2d(outputs)
+        self.downsample = _shortcut(inputs, outputs, stride)
+
+    def forward(self, x: Tensor) -> Tensor:
+        shortcut = x if self.downsample is None else self.downsample(x)
+        x = relu(self.bn1(self.conv1(x)), inplace=True)
+        x = relu(self.bn2(self.conv2(x)), inplace=True)
+        x = self.bn3(self.conv3(x))
+        return relu(x + shortcut, inplace=True)
+
+
+class ResNet(nn.Module):
+    """Images, float[batch, channels, height, width], to logits, float[batch, classes]."""
+
+    def __init__(self, shape: ResNetShape, width: int, *, classes: int, channels: int) -> None:
+        super().__init__()
+        if shape.stem == "cifar":
+            self.conv1 = nn.Conv2d(channels, width, 3, padding=1, bias=False)
+            self.maxpool: nn.Module = nn.Identity()
+        else:
+            self.conv1 = nn.Conv2d(channels, width, 7, stride=2, padding=3, bias=False)
+            self.maxpool = nn.MaxPool2d(3, stride=2, padding=1)
+        self.bn1 = nn.BatchNorm2d(width)
+        self.stages = [f"layer{stage + 1}" for stage in range(len(shape.depths))]
+        inputs = width
+        for stage, (name, depth) in enumerate(zip(self.stages, shape.depths, strict=True)):
+            base = width * 2**stage
+            self.add_module(name, _stage(shape, depth, inputs, base, stride=1 if stage == 0 else 2))
+            inputs = base * shape.expansion
+        self.avgpool = nn.AdaptiveAvgPool2d(1)
+        self.fc = nn.Linear(inputs, classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.maxpool(relu(self.bn1(self.conv1(x)), inplace=True))
+        for name in self.stages:
+            x = self.get_submodule(name)(x)
+        logits: Tensor = self.fc(self.avgpool(x).flatten(1))
+        return logits
+
+
+def build_model(architecture: str, width: int, *, classes: int, channels: int, seed: int) -> ResNet:
+    """A freshly initialised model in training mode, on the CPU, float32.
+
+    The weights depend on (architecture, width, classes, channels, seed) alone; torch's global random state is neither
+    used nor changed. ValueError for an unknown architecture, or one that is not a network.
+    """
+    shape = shape_of(architecture)
+    if isinstance(shape, LinearShape):
+        raise ValueError(f"{architecture} is not trained as a network: use optimizer gradient-flow with it")
+    if width < 1:
+        raise ValueError(f"width {width}: must be at least 1")
+    with torch.device("meta"):  # shapes only: the modules would else draw from the global generator
+        model = ResNet(shape, width, classes=classes, channels=channels)
+    model.to_empty(device="cpu")
+    initialize(model, seed=seed)
+    return model
+
+
+@torch.no_grad()
+def initialize(model: nn.Module, *, seed: int) -> None:
+    """Draw all weights from the run's "init" stream, in module order.
+
+    Convolutions: normal with variance 2 / (outputs * kernel area) (He et al. 2015, fan-out). Batch norm: scale 1,
+    shift 0. Linear: weight and bias uniform in +-1 / sqrt(inputs), as torch does.
+    """
+    generator = torch.Generator().manual_seed(randomness.torch_seed("init", seed))
+    for module in model.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu", generator=generator)
+        elif isinstance(module, nn.BatchNorm2d):
+            module.reset_parameters()
+        elif isinstance(module, nn.Linear):
+            bound = module.in_features**-0.5
+            for parameter in module.parameters():
+                parameter.uniform_(-bound, bound, generator=generator)
+
+
+def _stage(shape: ResNetShape, depth: int, inputs: int, base: int, *, stride: int) -> nn.Sequential:
+    """Blocks at one resolution; the first one changes the shape."""
+    block = BasicBlock if shape.block == "basic" else Bottleneck
+    outputs = base * shape.expansion
+    first = block(inputs, base, outputs, stride)
+    return nn.Sequential(first, *(block(outputs, base, outputs, 1) for _ in range(depth - 1)))
+
+
+def _shortcut(inputs: int, outputs: int, stride: int) -> nn.Sequential | None:
+    """A projection where the block changes the shape; None stands for the identity."""
+    if inputs == outputs and stride == 1:
+        return None
+    return nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs))
