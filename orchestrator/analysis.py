@@ -80,12 +80,17 @@ def boundary_lines(space: SearchSpace, runs: pl.DataFrame) -> dict[str, pl.DataF
     import numpy as np
     import polars as pl
 
-    from orchestrator.boundary import fit_boundary
+    from orchestrator.boundary import FEWEST_CELLS, fit_boundary
 
     level = space.analysis.boundary_error
     if level is None:
         return {}
-    lines = {"boundary": fit_boundary(runs, "err_last", level)}
+    lines = {}
+    if (
+        runs.filter(pl.col("err_last").is_not_null()).select("noise_rate", "width", "samples").n_unique()
+        >= FEWEST_CELLS
+    ):
+        lines["boundary"] = fit_boundary(runs, "err_last", level)
     if isinstance(space.recipe, FlowRecipe) and space.dataset.signal is not None:
         from workers.theory import boundary_ratio_finite
 

@@ -16,6 +16,10 @@ import polars as pl
 GRID_POINTS = 512  # per noise rate; on two decades that is 0.01 in log(ratio), and crossings are interpolated within
 
 
+FEWEST_CELLS = 4
+"""Measured cells below which no boundary is fitted."""
+
+
 def fit_boundary(
     runs: pl.DataFrame,
     metric: str,
@@ -60,9 +64,10 @@ def fit_boundary(
     by_seed = measured.group_by("noise_rate", "ratio", "seed").agg(pl.col(metric).cast(pl.Float64).mean())
     by_seed = by_seed.sort("seed", "noise_rate", "ratio")  # the draws go by column, so columns need a fixed order
     cells = by_seed.select("noise_rate", "ratio").unique().sort("noise_rate", "ratio")
-    if cells.height < 4:
+    if cells.height < FEWEST_CELLS:
         raise ValueError(
-            f"{metric} is measured in {cells.height} cells; a boundary needs at least 4: run more ratios or noise rates"
+            f"{metric} is measured in {cells.height} cells; a boundary needs at least "
+            f"{FEWEST_CELLS}: run more ratios or noise rates"
         )
     table = cells.join(
         by_seed.pivot(on="seed", index=["noise_rate", "ratio"], values=metric),

@@ -262,7 +262,7 @@ def launch(
         *([f"{again} --retry-failed"] if failed else []),
         _again("status", sweep, storage),
         _again("phase", sweep, storage) + " --metric excess_risk --format pdf",
-        f"bo-sweep launch {space} --seeds {len(parsed.seeds) + 2}    # trains only the new seeds",
+        f"{_again('launch', space, storage, name, overrides, len(parsed.seeds) + 2)}    # trains only the new seeds",
     )
     if failed:
         raise SystemExit(SOME_RUNS_FAILED)

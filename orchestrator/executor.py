@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -27,6 +28,7 @@ WAVE_TRIALS = 1000
 ASSIGNMENT_SECONDS = (4.0, 120.0)
 """Bounds of the expected length of one trial."""
 ASSIGNMENTS_PER_SLOT = 16
+CONNECT_SECONDS = 5.0
 OBJECT_STORE_BYTES = 256 * 2**20
 
 TUNE_ENVIRONMENT = {
@@ -55,6 +57,7 @@ def cluster(address: str | None, slots: int | None = None) -> Iterator[Hardware]
 
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": True}
     if address:
+        check_address(address)
         package_root = Path(__file__).resolve().parent.parent
         modules = [str(package_root / name) for name in ("orchestrator", "workers", "search_spaces")]
         options |= {"address": address, "runtime_env": {"py_modules": modules}}
@@ -69,6 +72,20 @@ def cluster(address: str | None, slots: int | None = None) -> Iterator[Hardware]
         yield _hardware(ray.nodes())
     finally:
         ray.shutdown()
+
+
+def check_address(address: str) -> None:
+    """Raise ConnectionError if nothing listens at a `host:port`; Ray itself would go on trying for minutes."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not port.isdigit():
+        return  # "auto" and the like
+    try:
+        socket.create_connection((host, int(port)), timeout=CONNECT_SECONDS).close()
+    except OSError as error:
+        raise ConnectionError(
+            f"no Ray cluster answers at {address}: {error}. Give the address that `ray start --head` prints, or leave "
+            "--address out to start one here"
+        ) from error
 
 
 def _hardware(nodes: Sequence[dict[str, Any]]) -> Hardware:

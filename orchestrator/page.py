@@ -5,7 +5,7 @@ Import this module only where a figure is drawn: it imports Matplotlib.
 
 from __future__ import annotations
 
-import os
+import io
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -19,6 +19,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
 from matplotlib.textpath import text_to_path
+
+from orchestrator.storage import write_bytes
 
 SINGLE_COLUMN, DOUBLE_COLUMN = 3.5, 7.2  # inches, as most journals set them
 TITLE, TEXT, SMALL = 8.0, 6.5, 5.0  # points
@@ -175,19 +177,15 @@ def ratio_edges(ratios: np.ndarray) -> np.ndarray:
 
 
 def write_figure(figure: Figure, path_stem: Path, formats: Sequence[str]) -> list[Path]:
-    """Write the figure beside its final name, then rename: a reader never sees half a file."""
+    """Write the figure in each of `formats`, atomically. ValueError on an unknown format, writing nothing."""
     unknown = sorted(set(formats) - set(METADATA))
     if unknown:
         raise ValueError(f"unknown format {', '.join(unknown)}; choose from {', '.join(METADATA)}")
-    path_stem.parent.mkdir(parents=True, exist_ok=True)
     paths = []
     for name in formats:
         path = path_stem.parent / f"{path_stem.name}.{name}"
-        beside = path_stem.parent / f".{path.name}.{os.getpid()}.part"
-        try:
-            figure.savefig(beside, format=name, dpi=300, metadata=METADATA[name])
-            os.replace(beside, path)
-        finally:
-            beside.unlink(missing_ok=True)
+        content = io.BytesIO()
+        figure.savefig(content, format=name, dpi=300, metadata=METADATA[name])
+        write_bytes(path, content.getvalue())
         paths.append(path)
     return paths

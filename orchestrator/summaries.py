@@ -137,7 +137,8 @@ def print_diagram(diagram: Diagram, metrics: Sequence[str] = ()) -> None:
     from orchestrator.tables import cell_lines
 
     for metric in metrics or ("err_last", "noise_cost"):
-        RESULTS.print(cell_lines(diagram.cells, metric))
+        RESULTS.print(cell_lines(diagram.cells, metric, width=RESULTS.width))
+        RESULTS.print()
     for path in diagram.files:
         RESULTS.print(str(path), markup=False)
     missing = diagram.cells.filter(diagram.cells["n"] == 0).height

@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
 from orchestrator.definitions import METRICS
+from orchestrator.storage import write_bytes, write_table
 
 if TYPE_CHECKING:
     from rich.table import Table
 
 
-def cell_lines(cells: pl.DataFrame, metric: str = "err_last") -> Table:
+ENTRY_WIDTH = 16
+"""Characters of an entry with its standard error, and the space around it."""
+
+
+def cell_lines(cells: pl.DataFrame, metric: str = "err_last", *, width: int = 200) -> Table:
     """One metric as a table for the terminal: a row for each noise rate (highest first), a column for each p/n.
 
-    Entries are "mean ± standard error", the mean alone where one seed gives no error, "-" where nothing is measured,
-    and "diverged" where every planned run did. Points of the grid that were not planned are empty.
-    Raises ValueError on an unknown metric.
+    Entries are "mean ± standard error", the mean alone where one seed gives no error or `width` (characters) is too
+    little for both, "-" where nothing is measured, and "diverged" where every planned run did. Points of the grid that
+    were not planned are empty. Raises ValueError on an unknown metric.
     """
     from rich.table import Table
 
@@ -28,43 +31,33 @@ def cell_lines(cells: pl.DataFrame, metric: str = "err_last") -> Table:
         raise ValueError(f"unknown metric {metric!r}; choose from {', '.join(METRICS)}")
     ratios = cells["ratio"].unique().sort().to_list()
     rates = cells["noise_rate"].unique().sort(descending=True).to_list()
-    entries = {(row["noise_rate"], row["ratio"]): _entry(row, metric) for row in cells.to_dicts()}
-    table = Table(title=f"{METRICS[metric].label} ({METRICS[metric].unit}), mean ± standard error over seeds")
-    table.add_column("noise rate \\ p/n", justify="right")
+    short = len(ratios) * ENTRY_WIDTH + 6 > width
+    entries = {(row["noise_rate"], row["ratio"]): _entry(row, metric, short) for row in cells.to_dicts()}
+    what = "mean over seeds" if short else "mean ± standard error over seeds"
+    title = f"{METRICS[metric].label} ({METRICS[metric].unit}) by noise rate and p/n, {what}"
+    table = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False, header_style="bold")
+    table.add_column("noise", justify="right", no_wrap=True)
     for ratio in ratios:
-        table.add_column(f"{ratio:.3g}", justify="right")
+        table.add_column(f"{ratio:.3g}", justify="right", no_wrap=True)
     for rate in rates:
         table.add_row(f"{rate:g}", *(entries.get((rate, ratio), "") for ratio in ratios))
     return table
 
 
-def _entry(row: dict[str, Any], metric: str) -> str:
+def _entry(row: dict[str, Any], metric: str, short: bool) -> str:
     mean, error = row[f"{metric}_mean"], row[f"{metric}_se"]
     if mean is None:
         return "diverged" if row["phase"] == "diverged" else "-"
-    return f"{mean:.3f}" if error is None else f"{mean:.3f} ± {error:.3f}"
+    return f"{mean:.3f}" if error is None or short else f"{mean:.3f} ± {error:.3f}"
 
 
 def write_tables(runs: pl.DataFrame, cells: pl.DataFrame, folder: Path) -> list[Path]:
     """Write runs.parquet, cells.parquet and cells.csv into `folder`, the phase folder of a sweep; gives their paths.
 
-    Each is written beside its name and renamed, so that a reader never sees half a file. Parquet with zstd; in the CSV
-    a number that was not measured is an empty field.
+    Each is whole or not there. In the CSV a number that was not measured is an empty field.
     """
-    place = Path(folder)
-    place.mkdir(parents=True, exist_ok=True)
-    return [
-        _write(place / "runs.parquet", lambda path: runs.write_parquet(path, compression="zstd")),
-        _write(place / "cells.parquet", lambda path: cells.write_parquet(path, compression="zstd")),
-        _write(place / "cells.csv", lambda path: cells.write_csv(path)),
-    ]
-
-
-def _write(path: Path, write: Callable[[Path], None]) -> Path:
-    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        write(beside)
-        os.replace(beside, path)
-    finally:
-        beside.unlink(missing_ok=True)
-    return path
+    paths = [folder / "runs.parquet", folder / "cells.parquet", folder / "cells.csv"]
+    write_table(paths[0], runs.to_arrow())
+    write_table(paths[1], cells.to_arrow())
+    write_bytes(paths[2], cells.write_csv().encode())
+    return paths
