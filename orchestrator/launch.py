@@ -12,7 +12,7 @@ from pathlib import Path
 from types import FrameType
 
 from orchestrator.console import LOG, LiveProgress, duration
-from orchestrator.executor import cluster, execute
+from orchestrator.executor import cluster, execute, run_on_worker
 from orchestrator.ledger import Ledger, Manifest
 from orchestrator.plan import Plan, make_plan
 from orchestrator.slots import Hardware, count_slots, local_hardware, worker_memory_bytes
@@ -68,6 +68,7 @@ def launch(space: SearchSpace, options: LaunchOptions) -> Plan:
         with cluster(options.address) as hardware:
             plan = plan_launch(space, options, hardware)
             if plan.packs:
+                run_on_worker(check_data, plan.packs, options.data_folder.absolute())
                 _execute(plan, options)
     if plan.packs:
         return plan_launch(space, replace(options, retry_failed=False), hardware)

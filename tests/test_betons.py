@@ -1,6 +1,7 @@
 """Betons: written whole or not at all, equal to their source, and refused when damaged before FFCV reads them."""
 
 import json
+import pickle
 import shutil
 import subprocess
 import sys
@@ -226,3 +227,8 @@ np.savez(sys.argv[2], images=images, labels=labels)
     read = np.load(output)
     np.testing.assert_array_equal(read["images"], stored(digits / "train.beton"))
     np.testing.assert_array_equal(read["labels"][:, 0], true_labels(digits / "train.beton"))
+
+
+def test_an_error_survives_the_way_home_from_a_worker() -> None:
+    error = BetonError(Path("train.beton"), "there is no such beton")
+    assert str(pickle.loads(pickle.dumps(error))) == str(error)

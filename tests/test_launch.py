@@ -46,8 +46,11 @@ def table(storage: Path, name: str = "digits-grid") -> pl.DataFrame:
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory, data_folder: Path) -> Path:
     storage = tmp_path_factory.mktemp("undisturbed")
-    result = launch(storage, data_folder, *TINY)
+    result = launch(storage, data_folder, *TINY, "--json")
     assert result.returncode == 0, result.stderr
+    document = json.loads(result.stdout)  # neither Ray nor FFCV writes a word to stdout
+    assert document["runs"]["done"] == 8
+    assert len(document["cells"]) == 4
     return storage
 
 
@@ -140,7 +143,10 @@ def test_a_stop_keeps_what_was_committed_and_the_next_launch_goes_on(
 ) -> None:
     process = start(tmp_path, data_folder, *LONGER)
     wait_for(lambda: finished(tmp_path) >= 1)
-    os.kill(process.pid, stop)
+    if stop == signal.SIGINT:
+        os.killpg(process.pid, stop)  # Ctrl-C on a terminal reaches the workers too
+    else:
+        os.kill(process.pid, stop)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 3, errors
     assert "Stopped." in errors
@@ -217,6 +223,21 @@ def test_a_running_cluster_can_be_used_by_address(tmp_path: Path, data_folder: P
     finally:
         cluster.shutdown()
     assert_frame_equal(table(tmp_path), table(undisturbed))
+
+
+def test_missing_betons_on_a_cluster_are_told_before_anything_is_recorded(tmp_path: Path) -> None:
+    from ray.cluster_utils import Cluster
+
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "include_dashboard": False})
+    try:
+        on_cpu = ("--set", "resources={}", "--set", "widths=[2]")
+        result = launch(tmp_path / "s", tmp_path / "d", *on_cpu, "--address", cluster.address, space="cifar10-grid")
+    finally:
+        cluster.shutdown()
+    assert result.returncode == 4
+    assert "train.beton" in result.stderr
+    assert "Traceback" not in result.stderr
+    assert not (tmp_path / "s").exists()
 
 
 def test_an_address_where_no_cluster_answers_is_told(tmp_path: Path, data_folder: Path) -> None:

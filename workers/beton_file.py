@@ -37,6 +37,11 @@ class BetonError(ValueError):
 
     def __init__(self, path: Path, problem: str, advice: str = "write it again, or restore it from a copy") -> None:
         super().__init__(f"{path}: {problem}; {advice}")
+        self._parts = (path, problem, advice)
+
+    def __reduce__(self) -> tuple[type[BetonError], tuple[Path, str, str]]:
+        """Workers send their errors home pickled."""
+        return BetonError, self._parts
 
 
 @dataclass(frozen=True)
