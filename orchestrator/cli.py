@@ -228,7 +228,7 @@ def launch(
     Example:  bo-sweep launch digits-grid --seeds 5
     """
     from orchestrator.console import LOG, print_json, print_next
-    from orchestrator.launch import LaunchOptions, plan_launch
+    from orchestrator.launch import LaunchOptions, interruptible, plan_launch
     from orchestrator.launch import launch as run_launch
     from orchestrator.slots import any_hardware
     from orchestrator.summaries import diagram_document, plan_document, print_diagram, print_plan
@@ -243,7 +243,8 @@ def launch(
             return
         again = _again("launch", space, storage, name, overrides, seeds)
         try:
-            made = run_launch(parsed, options)
+            with interruptible():
+                made = run_launch(parsed, options)
         except KeyboardInterrupt:
             LOG.print("\nStopped. All that was committed stays; the same command goes on from there.")
             print_next(again)

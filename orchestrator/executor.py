@@ -17,7 +17,7 @@ from typing import Any
 
 from orchestrator.estimate import guess_seconds
 from orchestrator.ledger import Ledger
-from orchestrator.slots import Hardware
+from orchestrator.slots import Hardware, local_hardware
 from orchestrator.worker import Tally, WorkerSettings, failed_end, train_packs
 from search_spaces.packs import Pack
 from search_spaces.runs import Run
@@ -37,7 +37,6 @@ TUNE_ENVIRONMENT = {
     "TUNE_GLOBAL_CHECKPOINT_S": "100000",  # Tune's own snapshots are never read
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
     "RAY_AIR_NEW_OUTPUT": "0",
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
 }
 
 
@@ -46,8 +45,8 @@ class WorkerDiedError(Exception):
 
 
 @contextmanager
-def cluster(address: str | None, slots: int | None = None) -> Iterator[Hardware]:
-    """Connect to the Ray cluster at `address`, or start one here with `slots` CPUs at least; yields its hardware.
+def cluster(address: str | None) -> Iterator[Hardware]:
+    """Connect to the Ray cluster at `address`, or start one here on all CPUs; yields its hardware.
 
     Raises:
         ConnectionError: no cluster answers at `address`.
@@ -65,7 +64,7 @@ def cluster(address: str | None, slots: int | None = None) -> Iterator[Hardware]
         options |= {
             "include_dashboard": False,
             "object_store_memory": OBJECT_STORE_BYTES,
-            "num_cpus": max(len(os.sched_getaffinity(0)), slots or 0),
+            "num_cpus": local_hardware().cpus,
         }
     ray.init(**options)
     try:

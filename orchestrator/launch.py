@@ -62,7 +62,7 @@ def launch(space: SearchSpace, options: LaunchOptions) -> Plan:
         plan = plan_launch(space, options, hardware)
         if plan.packs:
             check_data(plan.packs, options.data_folder)
-            with cluster(None, plan.slots):
+            with cluster(None):
                 _execute(plan, options)
     else:
         with cluster(options.address) as hardware:
@@ -119,7 +119,7 @@ def _execute(plan: Plan, options: LaunchOptions) -> None:
         return attempt
 
     progress = LiveProgress(len(missing), plan.estimate.unscaled_seconds)
-    with interruptible(), progress.shown():
+    with progress.shown():
         execute(
             plan.packs,
             ledger,

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from pathlib import Path
 
 import psutil
 
 from search_spaces.memory import WORKER_BASE_BYTES
 from search_spaces.spec import Resources
+
+CGROUP = Path("/sys/fs/cgroup")
+"""Where the limits of this container stand, if it is one."""
 
 
 @dataclass(frozen=True)
@@ -25,10 +29,27 @@ class ResourceError(ValueError):
 
 
 def local_hardware() -> Hardware:
-    """CPUs that this process may use, this machine's memory, and its NVIDIA GPUs; torch is not imported."""
-    cpus = len(os.sched_getaffinity(0))
+    """CPUs and memory that this process may use (affinity and container limits counted in), and its NVIDIA GPUs.
+
+    torch is not imported for it.
+    """
+    quota, period = _cgroup_limit("cpu.max", 2)
+    allowed = quota / period if quota and period else float("inf")
+    cpus = max(1, int(min(len(os.sched_getaffinity(0)), allowed)))
     gpus = sum(name.startswith("nvidia") and name[6:].isdigit() for name in os.listdir("/dev"))
-    return Hardware(cpus, gpus, psutil.virtual_memory().total / cpus)
+    (limit,) = _cgroup_limit("memory.max", 1)
+    memory = min(psutil.virtual_memory().total, limit or float("inf"))
+    return Hardware(cpus, gpus, memory / cpus)
+
+
+def _cgroup_limit(name: str, fields: int) -> list[int | None]:
+    """Numbers in a control file of cgroup v2; None where there is no limit, or no such file."""
+    try:
+        words = (CGROUP / name).read_text().split()[:fields]
+    except OSError:
+        words = []
+    words += ["max"] * (fields - len(words))
+    return [int(word) if word.isdigit() else None for word in words]
 
 
 def count_slots(resources: Resources, hardware: Hardware, wanted: int | None = None) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,3 +16,14 @@ settings.load_profile("bo-sweep")
 def data_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder for embedded betons, shared by all tests, apart from the user's own cache."""
     return tmp_path_factory.mktemp("data")
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """Train as a worker does; threads that spin on busy cores make tests slow."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from orchestrator import slots
 from orchestrator.executor import make_assignments
 from orchestrator.launch import LaunchOptions, plan_launch
 from orchestrator.ledger import Ledger, Manifest
@@ -89,6 +90,17 @@ def test_slots_follow_the_scarcer_resource() -> None:
     with pytest.raises(ResourceError, match="0 GPUs"):
         count_slots(Resources(gpus_per_worker=1), LAPTOP)
     assert worker_memory_bytes(Resources(gpus_per_worker=0.5, gpu_memory_gb=80), BOX, 16) == pytest.approx(36e9)
+
+
+def test_the_limits_of_a_container_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(slots, "CGROUP", tmp_path)
+    unlimited = slots.local_hardware()
+    (tmp_path / "cpu.max").write_text("100000 100000\n")
+    (tmp_path / "memory.max").write_text("1000000000\n")
+    assert slots.local_hardware() == Hardware(cpus=1, gpus=unlimited.gpus, memory_bytes_per_cpu=1e9)
+    (tmp_path / "cpu.max").write_text("max 100000\n")
+    (tmp_path / "memory.max").write_text("max\n")
+    assert slots.local_hardware() == unlimited
 
 
 @pytest.mark.parametrize("name", builtin_names())

@@ -19,16 +19,9 @@ from workers.metrics import concatenate, predictions, train_metrics
 from workers.schema import ROW_COLUMNS, TIMING_COLUMNS
 from workers.train import Progress, build_optimizer, learning_rate, train_pack
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 CPU = torch.device("cpu")
 SHORT = ("seeds=1", "widths=4", "recipe.epochs=3", "noise.rates=[0, 0.2, 0.4]", "evaluation.points=6")
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Any:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def runs_of(*overrides: str, space: str = "digits-grid") -> list[Run]:
