@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # as Ray's workers have it; before NumPy or torch start their threads
 
 import pytest
 from hypothesis import settings
