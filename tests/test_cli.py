@@ -126,7 +126,7 @@ def test_an_unwritable_storage_is_told(tmp_path: Path) -> None:
 def test_a_dry_run_prints_the_plan_and_writes_nothing(tmp_path: Path) -> None:
     result = run("launch", "digits-grid", "--dry-run", "--json", "--storage", tmp_path)
     assert result.exit_code == 0
-    assert json.loads(result.stdout)["to_train"] == 72
+    assert json.loads(result.stdout)["to_train"] == 63
     assert list(tmp_path.iterdir()) == []
 
 
@@ -144,7 +144,7 @@ def test_status_groups_failures_by_cause(tmp_path: Path) -> None:
 
     ledger.write_ends("x", 3, [end(runs[0]), failure(1, "first"), failure(2, "second"), end(runs[3], "diverged")])
     document = json.loads(run("status", "digits-grid", "--storage", tmp_path, "--json").stdout)
-    assert document["runs"] == {"total": 72, "new": 68, "done": 1, "diverged": 1, "failed": 2}
+    assert document["runs"] == {"total": 63, "new": 59, "done": 1, "diverged": 1, "failed": 2}
     (group,) = document["failures"]
     assert group["signature"] == "RuntimeError at test_cli.py:failure"
     assert group["runs"] == [runs[1].run_id, runs[2].run_id]
