@@ -1,0 +1,1 @@
+"""What the subjects share: figures, the table, child processes, the plain loop and the timed launch."""
