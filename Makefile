@@ -4,7 +4,7 @@ PYTHON ?= $(shell for v in python3.13 python3.12 python3.11 python3 python; do \
 	$$v -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null && { echo $$v; break; }; done)
 VENV := .venv
 BIN := $(VENV)/bin
-SYSTEM_PACKAGES := g++ pkg-config libopencv-dev libturbojpeg0-dev
+SYSTEM_PACKAGES := g++ pkg-config libopencv-dev libturbojpeg0-dev libgl1
 PYTHON_PACKAGES = $(shell $(PYTHON) -c $(HAS_HEADERS) 2>/dev/null || $(PYTHON) -c \
 	'import sys; print("python{0}.{1}-dev python{0}.{1}-venv".format(*sys.version_info))')
 HAS_HEADERS := 'import ensurepip, os, sysconfig, sys; sys.exit(not os.path.exists(sysconfig.get_path("include") + "/Python.h"))'
@@ -26,7 +26,8 @@ $(INSTALLED): requirements.lock pyproject.toml
 	@touch $@
 
 system:  ## what FFCV compiles against (Debian and Ubuntu)
-	@command -v g++ >/dev/null && pkg-config --exists opencv4 libturbojpeg 2>/dev/null && $(PYTHON) -c $(HAS_HEADERS) 2>/dev/null \
+	@command -v g++ >/dev/null && pkg-config --exists opencv4 libturbojpeg 2>/dev/null \
+		&& /sbin/ldconfig -p | grep -q libGL.so.1 && $(PYTHON) -c $(HAS_HEADERS) 2>/dev/null \
 		|| $(MAKE) --no-print-directory system-install
 
 .PHONY: system-install

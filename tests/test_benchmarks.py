@@ -16,7 +16,9 @@ from benchmarks.measuring.launched import account
 from benchmarks.measuring.loop import share_out
 from benchmarks.measuring.probe import TrialTimes
 from benchmarks.measuring.registry import load_subject, subject_names
+from benchmarks.measuring.rounds import HUNDRED, TWENTY_FOUR
 from benchmarks.measuring.table import document, figure_cells
+from benchmarks.overhead import FOUR, TWELVE
 from orchestrator.estimate import guess_seconds
 from search_spaces.catalog import load_space
 from search_spaces.packs import group_packs
@@ -78,6 +80,11 @@ def test_every_round_takes_all_steps_and_starts_with_another_one(monkeypatch: py
     for number in range(3):
         machine.in_turn(steps, number)
     assert taken == ["loop", "launch", "plain", "launch", "plain", "loop", "plain", "loop", "launch"]
+
+
+@pytest.mark.parametrize(("overrides", "runs"), [(HUNDRED, 100), (TWENTY_FOUR, 24), (TWELVE, 12), (FOUR, 4)])
+def test_spaces_have_the_number_of_runs_that_their_figures_name(overrides: tuple[str, ...], runs: int) -> None:
+    assert len(expand(load_space("digits-grid", overrides))) == runs
 
 
 def test_goals_bind_the_median_from_below_or_from_above() -> None:

@@ -16,9 +16,10 @@ from orchestrator.launch import LaunchOptions, check_data, plan_launch
 from search_spaces.catalog import load_space
 from search_spaces.spec import SearchSpace
 
-SHORTER = ("recipe.epochs=8", "evaluation.points=16")
-HUNDRED = ("widths=[4,8,12,16,24]", "seeds=5", *SHORTER)
-TWENTY_FOUR = ("widths=[4,8]", "seeds=3", *SHORTER)
+SHORTER = ("samples=500", "recipe.epochs=8", "evaluation.points=16")
+HUNDRED = ("widths=[4,8,12,16,24]", "noise.rates=[0,0.1,0.2,0.4]", "seeds=5", *SHORTER)
+TWENTY_FOUR = ("widths=[4,8]", "noise.rates=[0,0.1,0.2,0.4]", "seeds=3", *SHORTER)
+"""Every axis is given, so that a change to digits-grid leaves what is measured here as it is."""
 ROUNDS = 3
 
 
