@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import socket
 import tempfile
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -71,11 +73,21 @@ def cluster(address: str | None) -> Iterator[Hardware]:
             "object_store_memory": OBJECT_STORE_BYTES,
             "num_cpus": local_hardware().cpus,
         }
-    ray.init(**options)
+    with _keeping_signal_handler(signal.SIGTERM):
+        ray.init(**options)
     try:
         yield _hardware(ray.nodes())
     finally:
         ray.shutdown()
+
+
+@contextmanager
+def _keeping_signal_handler(number: signal.Signals) -> Iterator[None]:
+    """Put the handler of a signal back after the block: `ray.init` installs one that ends the process."""
+    handler = signal.getsignal(number)
+    yield
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(number, handler)
 
 
 def run_on_worker(function: Callable[..., None], *arguments: Any) -> None:
