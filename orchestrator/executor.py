@@ -73,21 +73,25 @@ def cluster(address: str | None) -> Iterator[Hardware]:
             "object_store_memory": OBJECT_STORE_BYTES,
             "num_cpus": local_hardware().cpus,
         }
-    with _keeping_signal_handler(signal.SIGTERM):
-        ray.init(**options)
     try:
+        with _without_rays_sigterm_handler():
+            ray.init(**options)
         yield _hardware(ray.nodes())
     finally:
         ray.shutdown()
 
 
 @contextmanager
-def _keeping_signal_handler(number: signal.Signals) -> Iterator[None]:
-    """Put the handler of a signal back after the block: `ray.init` installs one that ends the process."""
-    handler = signal.getsignal(number)
-    yield
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(number, handler)
+def _without_rays_sigterm_handler() -> Iterator[None]:
+    """Put our handler of SIGTERM back after `ray.init`, which installs one that ends the process by SystemExit."""
+    handler = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    except SystemExit as exit_:
+        raise KeyboardInterrupt from exit_
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, handler)
 
 
 def run_on_worker(function: Callable[..., None], *arguments: Any) -> None:

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -160,6 +161,17 @@ def test_a_stop_keeps_what_was_committed_and_the_next_launch_goes_on(
     frame = Ledger(tmp_path / "digits-grid").load()
     assert frame.filter(pl.col("run_id").is_in(list(kept)))["attempt"].unique().to_list() == [1]
     assert frame["run_id"].n_unique() == 12
+
+
+@pytest.mark.parametrize("delay", [1.5, 3.0])
+def test_a_stop_while_the_cluster_starts_is_a_stop(delay: float, tmp_path: Path, data_folder: Path) -> None:
+    process = start(tmp_path, data_folder, *LONGER)
+    with suppress(subprocess.TimeoutExpired):
+        process.wait(timeout=delay)
+    process.terminate()
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 3, errors
+    assert "Stopped." in errors
 
 
 @pytest.mark.parametrize("victim", ["worker", "driver"])
