@@ -83,7 +83,7 @@ def cluster(address: str | None) -> Iterator[Hardware]:
 
 @contextmanager
 def _without_rays_sigterm_handler() -> Iterator[None]:
-    """Put our handler of SIGTERM back after `ray.init`, which installs one that ends the process by SystemExit."""
+    """Put our handler of SIGTERM back after `ray.init`, which installs one that raises SystemExit."""
     handler = signal.getsignal(signal.SIGTERM)
     try:
         yield

@@ -140,18 +140,24 @@ def record_launch(ledger: Ledger, space: SearchSpace, name: str) -> int:
     return launches
 
 
+class Interrupted(KeyboardInterrupt):
+    """Ctrl-C or SIGTERM. Python ends a process by SIGINT, whatever its exit code, once a plain KeyboardInterrupt has
+    passed through an `exec` (as in the making of a dataclass, so in many imports), even if it is caught later."""
+
+
 @contextmanager
 def interruptible() -> Iterator[None]:
-    """Let SIGTERM stop a launch the way Ctrl-C does."""
+    """Let Ctrl-C and SIGTERM stop a launch by raising Interrupted."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
 
     def stop(number: int, frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
+        raise Interrupted
 
-    previous = signal.signal(signal.SIGTERM, stop)
+    previous = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, previous)
+        for number, handler in previous.items():
+            signal.signal(number, handler)
