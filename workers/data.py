@@ -96,10 +96,13 @@ class ImageData:
         true = torch.from_numpy(labels[indices]).to(self.device)
         return EvaluationSet(stream, indices, index, true)
 
-    def epoch(self, number: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Training batches of epoch `number`: order and augmentation are keyed on (seed, epoch, sample index)."""
+    def epoch(self, number: int, *, skip_batches: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
+        """Training batches of epoch `number`, without the first `skip_batches`, which are not decoded.
+
+        Order and augmentation are keyed on (seed, epoch, sample index), so the rest is the same as ever.
+        """
         seed = self.run.seed
-        indices = order("order", seed, self.subset, epoch=number)
+        indices = order("order", seed, self.subset, epoch=number)[skip_batches * self.train_stream.batch_size :]
         return self.train_stream.batches(indices, augment_key=key("augment", seed, epoch=number))
 
     def given(self, run: Run) -> GivenLabels:

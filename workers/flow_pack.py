@@ -80,6 +80,7 @@ def train_flow_pack(runs: Sequence[Run], folder: Path) -> Iterator[Progress]:
                 digest(subset),
                 float(corrupted.mean()),
                 seconds / len(runs),
+                len(times),
             )
         )
     yield Progress(rows, ended, 1.0)

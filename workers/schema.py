@@ -25,7 +25,7 @@ _SHARE = "fraction in [0, 1]"
 
 ROW_COLUMNS: tuple[Column, ...] = (
     Column("run_id", pa.string(), "", "hash of everything that can change the run's result"),
-    Column("attempt", pa.int32(), "", "launch that trained this row; of two attempts the later one counts"),
+    Column("attempt", pa.int64(), "", "launch x 1,000,000 + packs handed out again in it so far; the later one counts"),
     Column("evaluation", pa.int32(), "", "0, 1, ... in the order of the run's evaluations"),
     Column("step", pa.int64(), "optimiser steps", "steps taken before this evaluation"),
     Column("epoch", pa.float64(), "passes over the data; flow time under gradient flow", "training time, may be inf"),
