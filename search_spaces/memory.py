@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
+
 from search_spaces.architectures import count_activations, count_multiply_adds
 from search_spaces.runs import Run
-from search_spaces.schedule import evaluation_steps, flow_times, steps_per_epoch
-from search_spaces.spec import FlowRecipe
+from search_spaces.schedule import count_evaluations, steps_per_epoch
+from search_spaces.spec import DatasetChoice, FlowRecipe
 
 BYTES_PER_FLOAT = 4
 MODEL_COPIES = {"sgd": 3, "adam": 4}
@@ -36,16 +38,22 @@ def run_multiply_adds(run: Run) -> float:
     """Multiply-adds of a whole run: forward and backward (twice the forward) in training, forward in evaluation."""
     if isinstance(run.recipe, FlowRecipe):
         smaller, larger = sorted((run.samples, run.parameters))
-        return float(smaller**2 * (larger + 10 * smaller) + len(flow_times(run.recipe, run.evaluation)) * smaller**2)
-    facts = run.dataset.facts
-    forward = count_multiply_adds(
-        run.architecture,
-        run.width,
-        classes=facts.classes,
-        channels=facts.channels,
-        resolution=run.dataset.input_resolution,
-    )
+        times = _count_evaluations(run.recipe, run.evaluation, run.samples)
+        return float(smaller**2 * (larger + 10 * smaller) + times * smaller**2)
+    forward = _forward_multiply_adds(run.dataset, run.architecture, run.width)
     return float(forward) * (3 * trained_samples(run) + evaluated_samples(run))
+
+
+@functools.lru_cache(maxsize=4096)
+def _forward_multiply_adds(dataset: DatasetChoice, architecture: str, width: int) -> int:
+    """Of one sample. Kept, as is the next: a plan asks for every run, and its seeds and rates share the answer."""
+    facts = dataset.facts
+    return count_multiply_adds(
+        architecture, width, classes=facts.classes, channels=facts.channels, resolution=dataset.input_resolution
+    )
+
+
+_count_evaluations = functools.lru_cache(maxsize=4096)(count_evaluations)
 
 
 def trained_samples(run: Run) -> int:
@@ -58,7 +66,7 @@ def evaluated_samples(run: Run) -> int:
     if isinstance(run.recipe, FlowRecipe):
         return 0
     train = min(run.samples, run.evaluation.train_samples or run.samples)
-    return (train + run.dataset.facts.test_samples) * len(evaluation_steps(run.recipe, run.evaluation, run.samples))
+    return (train + run.dataset.facts.test_samples) * _count_evaluations(run.recipe, run.evaluation, run.samples)
 
 
 def training_steps(run: Run) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -62,12 +62,13 @@ def expand(space: SearchSpace) -> list[Run]:
         "recipe": space.recipe.model_dump(mode="json"),
         "evaluation": space.evaluation.model_dump(mode="json"),
     }
-    noise_identities = [noise.identity() for noise in noises]
+    parts = {key: canonical_json(value) for key, value in shared.items()}  # once, not once a run
+    noise_parts = [canonical_json(noise.identity()) for noise in noises]
     runs = []
     for seed in space.seeds:
         for width, samples, parameters, target in points:
-            for noise, noise_identity in zip(noises, noise_identities, strict=True):
-                identity = shared | {"width": width, "samples": samples, "noise": noise_identity, "seed": seed}
+            parts |= {"width": str(width), "samples": str(samples), "seed": str(seed)}
+            for noise, noise_part in zip(noises, noise_parts, strict=True):
                 runs.append(
                     Run(
                         dataset=space.dataset,
@@ -80,16 +81,21 @@ def expand(space: SearchSpace) -> list[Run]:
                         evaluation=space.evaluation,
                         parameters=parameters,
                         target_ratio=target,
-                        run_id=hash_identity(identity),
+                        run_id=hash_identity(parts | {"noise": noise_part}),
                     )
                 )
     return runs
 
 
-def hash_identity(identity: dict[str, Any]) -> str:
-    """16 hex digits of the SHA-256 of the canonical JSON of `identity`."""
-    canonical = json.dumps(identity, sort_keys=True, separators=(",", ":"), allow_nan=False)
-    return hashlib.sha256(canonical.encode()).hexdigest()[:16]
+def hash_identity(parts: Mapping[str, str]) -> str:
+    """16 hex digits of the SHA-256 of the canonical JSON of an identity, whose values come as canonical JSON."""
+    members = ",".join(f'"{key}":{parts[key]}' for key in sorted(parts))
+    return hashlib.sha256(f"{{{members}}}".encode()).hexdigest()[:16]
+
+
+def canonical_json(value: Any) -> str:
+    """The one JSON text of `value`."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 
 def _grid_points(space: SearchSpace) -> Iterator[tuple[int, int, int, float | None]]:

@@ -1,7 +1,7 @@
 """The search space as a validated, frozen object: what a YAML file may say, and nothing else.
 
-Everything that can change a result is in `DatasetChoice`, `Noise`, `Recipe` and `Evaluation`; `Resources` and
-`Analysis` say where runs go and how the diagram is read, and are no part of a run's identity.
+Everything that can change a result is in `DatasetChoice`, `Noise`, `Recipe` and `Evaluation`; `Resources`,
+`Priority` and `Analysis` say where and when runs go and how the diagram is read, and are no part of a run's identity.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_valida
 
 from search_spaces.architectures import LinearShape, shape_of
 from search_spaces.datasets import Dataset, dataset_of
+from search_spaces.selectors import parse_selector
 
 NoiseModel = Literal["symmetric", "symmetric_incl", "pair", "asym", "matrix", "file"]
 
@@ -225,6 +226,19 @@ class Resources(Frozen):
     gpu_memory_gb: float = Field(default=80, gt=0)
 
 
+class Priority(Frozen):
+    """Cells that run earlier (or, below 0, later) than the rest, which has priority 0. Placement only."""
+
+    cells: str
+    """Conditions such as "noise_rate>=0.2 ratio<10" (search_spaces/selectors.py)."""
+    priority: int
+
+    @field_validator("cells")
+    @classmethod
+    def _readable(cls, cells: str) -> str:
+        return str(parse_selector(cells))
+
+
 class Analysis(Frozen):
     """Thresholds of the phase classes (the definitions are in orchestrator/phase.py)."""
 
@@ -256,6 +270,8 @@ class SearchSpace(Frozen):
     evaluation: Evaluation = Evaluation()
     packing: Annotated[Literal["auto", "off"] | Positive, BeforeValidator(_off)] = "auto"
     resources: Resources = Resources()
+    priorities: tuple[Priority, ...] = ()
+    """Which cells run first; where several match a run, the largest counts."""
     analysis: Analysis = Analysis()
 
     @field_validator("architecture")
