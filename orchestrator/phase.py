@@ -3,7 +3,7 @@
 Three tables, each made from the one before:
 
 - evaluations, as the ledger gives them: one row per run and evaluation;
-- runs (`run_table`): one row per run, with the metrics of METRICS;
+- runs (`score_runs`; of what run_metrics.py makes of their curves): one row per run, with the metrics of METRICS;
 - cells (`cell_table`): one row per *planned* (noise rate, width, samples), with means over seeds and a phase.
 
 Two rules hold throughout. A number that was not measured is null, never 0.0, and NaN or infinity never enters
@@ -25,11 +25,11 @@ from orchestrator.definitions import (
     CATASTROPHIC_SHARE,
     CENSORED,
     DECIDED_PHASES,
-    EMC_ERROR,
     INTERPOLATION_ERROR,
     METRICS,
     ROUNDING,
 )
+from orchestrator.run_metrics import LAST_OF, NEEDED_MEASURED, summarise_runs
 
 RECIPE = ("optimizer", "learning_rate_base", "batch_size", "epochs", "weight_decay", "augmentation")
 TASK = ("dataset", "architecture", "classes", "signal", *RECIPE)
@@ -45,18 +45,6 @@ MEASURED = (  # columns of the ledger that vary along a run; everything else des
     *("val_loss", "val_error", "test_loss", "test_error", "excess_risk"),
     *("batch_loss", "learning_rate", "images_per_second", "wall_seconds", "peak_memory_bytes"),
 )
-NEEDED_MEASURED = (
-    *(
-        "epoch",
-        "train_error_given",
-        "memorised",
-        "recovered",
-        "val_error",
-        "test_loss",
-        "test_error",
-        "excess_risk",
-    ),
-)
 PLANNED = ("run_id", *CELL, "ratio", "seed", "axis", "classes")
 NO_STATUS = pl.lit(None, dtype=pl.String).alias("ended")
 NEEDED_RUN = (
@@ -71,14 +59,35 @@ NEEDED_RUN = (
     *SIZE,
     *TASK,
 )
+ENDED = ("run_id", "status", "mask_hash", "subset_hash", "noise_rate_realised", "pack_size")
+"""Columns of the ledger's ends that describe a run."""
 
 
 def run_table(evaluations: pl.DataFrame, *, final_evaluations: int = 1) -> pl.DataFrame:
-    """One row per run: its hyperparameters, its status, and every metric of METRICS.
+    """`score_runs` of a tidy table, as `Ledger.load` gives it: one row per run and evaluation, each with its run's
+    hyperparameters and status.
 
-    evaluations: the ledger's table, one row per (run, evaluation). A run that never got as far as an
-    evaluation may stand there as one row whose measured columns are null. final_evaluations: k; "last" is the
-    mean of the final k evaluations, and is null if one of them is not defined.
+    A run that never got as far as an evaluation may stand there as one row whose measured columns are null. Rows may
+    come in any order. For tables of any size, give `score_runs` the summaries of a scan.
+
+    Raises ValueError as `score_runs`, and on missing columns and a (run, evaluation) that occurs twice.
+    """
+    _need(evaluations, (*NEEDED_RUN, "evaluation", *NEEDED_MEASURED), "evaluations")
+    ordered = evaluations.sort("run_id", "evaluation")
+    _refuse_repeated(ordered)
+    runs = ordered.select(pl.exclude(set(MEASURED))).unique("run_id", keep="last", maintain_order=True)
+    rows = ordered.lazy().filter(pl.col("evaluation").is_not_null())
+    summaries = summarise_runs(rows, final_evaluations=final_evaluations)
+    return _score(runs.join(summaries, on="run_id", how="left", maintain_order="left"), final_evaluations)
+
+
+def score_runs(
+    summaries: pl.DataFrame, runs: pl.DataFrame, ends: pl.DataFrame, *, final_evaluations: int = 1
+) -> pl.DataFrame:
+    """One row per run that has rows: its hyperparameters, its status, and every metric of METRICS; sorted by run.
+
+    summaries: what `summarise_runs` makes of the ledger's rows, with the same final_evaluations: k. runs: the ledger's
+    runs, one row each. ends: of runs that have one, ENDED; "running" is the status of the others.
 
     Metrics are null unless the status is "done". A "done" run with a NaN in its test error or test loss is
     given as "diverged": argmax over NaN logits yields an error that looks measured. An infinite test loss
@@ -88,19 +97,29 @@ def run_table(evaluations: pl.DataFrame, *, final_evaluations: int = 1) -> pl.Da
     diverged. `excess_risk` is exact where the ledger has it for this task, else final error minus the best
     mean final error of any clean cell measured so far; `excess_risk_kind` says which ("exact" or "proxy").
 
-    Raises ValueError on missing columns, on a (run, evaluation) that occurs twice, and on a finished run with
-    fewer than k evaluations.
+    Raises ValueError on missing columns, on a run that occurs twice, and on a finished run with fewer than k
+    evaluations.
     """
-    if final_evaluations < 1:
-        raise ValueError(
-            f"final_evaluations is {final_evaluations}; it must be at least 1: choose 1 for the last one alone"
-        )
-    _need(evaluations, (*NEEDED_RUN, "evaluation", *NEEDED_MEASURED), "evaluations")
-    ordered = evaluations.with_columns(pl.col(NEEDED_MEASURED).cast(pl.Float64)).sort("run_id", "evaluation")
-    _refuse_repeated(ordered)
+    _need(runs, tuple(name for name in NEEDED_RUN if name not in ENDED), "runs")
+    _need(ends, ENDED, "ends")
+    for table, what in ((summaries, "summaries"), (runs, "runs"), (ends, "ends")):
+        if table["run_id"].n_unique() < table.height:
+            twice = table.filter(pl.col("run_id").is_duplicated())["run_id"][0]
+            raise ValueError(
+                f"run {twice} is there more than once among the {what}; each run needs one row: choose which one counts"
+            )
+    if not runs["run_id"].is_sorted():
+        runs = runs.sort("run_id")
+    for table in (ends.select(ENDED), summaries):  # the long side stays on the left, where a join does not copy it
+        runs = runs.join(table, on="run_id", how="left", maintain_order="left")
+    if runs["evaluations"].has_nulls():
+        runs = runs.filter(pl.col("evaluations").is_not_null())
+    return _score(runs.with_columns(pl.col("status").fill_null("running")), final_evaluations)
 
-    described = [pl.col(name).last() for name in ordered.columns if name not in MEASURED and name != "run_id"]
-    runs = ordered.group_by("run_id", maintain_order=True).agg(*described, *_along_a_run(final_evaluations))
+
+def _score(runs: pl.DataFrame, final_evaluations: int) -> pl.DataFrame:
+    """What `score_runs` says, of runs with their summaries; nulls there where a run has no rows."""
+    runs = runs.with_columns(pl.col("evaluations").fill_null(0), pl.col("broken").fill_null(False))
     short = runs.filter((pl.col("status") == "done") & (pl.col("evaluations") < final_evaluations))
     if short.height:
         raise ValueError(
@@ -114,9 +133,8 @@ def run_table(evaluations: pl.DataFrame, *, final_evaluations: int = 1) -> pl.Da
         .otherwise(pl.col("status"))
     )
     done = pl.col("status") == "done"
-    last_first = [*_LAST, *_FIRST]
-    runs = runs.with_columns(pl.when(done).then(pl.col(name)).otherwise(None).alias(name) for name in last_first)
-    runs = runs.with_columns(_finite(pl.col(name)).alias(name) for name in _LAST).with_columns(
+    runs = runs.with_columns(pl.when(done).then(_finite(pl.col(name))).alias(name) for name in _LAST).with_columns(
+        *(pl.when(done).then(pl.col(name)).alias(name) for name in _FIRST),
         gap_err=pl.col("err_last") - pl.col("err_best"),
         gap_loss=pl.col("loss_last") - pl.col("loss_best"),
         gap_valsel=pl.col("err_last") - pl.col("err_valsel"),
@@ -125,63 +143,23 @@ def run_table(evaluations: pl.DataFrame, *, final_evaluations: int = 1) -> pl.Da
     return _against_clean(runs).drop("broken", "loss_last", "loss_best", "exact")
 
 
-_LAST = (
-    "err_last",
-    "loss_last",
-    "err_best",
-    "loss_best",
-    "err_valsel",
-    "train_error_last",
-    "memorised",
-    "recovered",
-    "exact",
-)
-_FIRST = (
+_LAST = (*LAST_OF, "err_best", "loss_best", "err_valsel")
+_FIRST = (  # times: the flow's limit is at +infinity, and that is a value
     "epoch_best",
     "interpolation_epoch",
     "emc_epoch",
-)  # times: the flow's limit is at +infinity, and that is a value
-
-
-def _along_a_run(final_evaluations: int) -> list[pl.Expr]:
-    """What the ordered evaluations of one run come to. Null becomes NaN under a mean, so that it cannot be
-    skipped there."""
-
-    def last(name: str) -> pl.Expr:
-        return pl.col(name).fill_null(float("nan")).tail(final_evaluations).mean()
-
-    def lowest(name: str) -> pl.Expr:
-        return pl.col(name).filter(pl.col(name).is_finite()).min()
-
-    def first_below(threshold: float) -> pl.Expr:
-        return pl.col("epoch").filter(pl.col("train_error_given") <= threshold + ROUNDING).first()
-
-    broken = pl.col("test_error").is_nan() | pl.col("test_error").is_infinite() | pl.col("test_loss").is_nan()
-    return [
-        pl.col("evaluation").count().alias("evaluations"),
-        broken.any().alias("broken"),
-        last("test_error").alias("err_last"),
-        last("test_loss").alias("loss_last"),
-        last("train_error_given").alias("train_error_last"),
-        last("memorised").alias("memorised"),
-        last("recovered").alias("recovered"),
-        last("excess_risk").alias("exact"),
-        lowest("test_error").alias("err_best"),
-        lowest("test_loss").alias("loss_best"),
-        pl.col("epoch").filter(pl.col("test_error") == lowest("test_error")).first().alias("epoch_best"),
-        pl.col("test_error").filter(pl.col("val_error") == lowest("val_error")).first().alias("err_valsel"),
-        first_below(INTERPOLATION_ERROR).alias("interpolation_epoch"),
-        first_below(EMC_ERROR).alias("emc_epoch"),
-    ]
+)
 
 
 def _against_clean(runs: pl.DataFrame) -> pl.DataFrame:
     """Noise cost and excess risk: what a run is measured against is another run."""
-    clean, task = _is_clean(), _task(runs)
+    clean = _is_clean()
+    task = _varying(runs, _task(runs)) or ["dataset"]  # what all runs share need not be looked at for each
+    size = _varying(runs, SIZE)
     clean_error = pl.when(clean).then(pl.col("err_last"))
     runs = runs.with_columns(
-        twin=clean_error.mean().over(*task, *SIZE, "seed"),
-        clean_cell=clean_error.mean().over(*task, *SIZE),
+        twin=clean_error.mean().over(*task, *size, "seed"),
+        clean_cell=clean_error.mean().over(*task, *size),
         has_exact=pl.col("exact").is_not_null().any().over(task),
     ).with_columns(best_clean_cell=pl.col("clean_cell").min().over(task))
     error = pl.col("err_last")
@@ -197,6 +175,12 @@ def _against_clean(runs: pl.DataFrame) -> pl.DataFrame:
 
 def _task(runs: pl.DataFrame) -> tuple[str, ...]:
     return (*TASK, *(name for name in WHERE_KNOWN if name in runs.columns))
+
+
+def _varying(runs: pl.DataFrame, names: Sequence[str]) -> list[str]:
+    """Those of the columns that hold more than one value."""
+    same = runs.select(pl.col(names).eq_missing(pl.col(names).first()).all()).row(0)
+    return [name for name, is_same in zip(names, same, strict=True) if not is_same]
 
 
 def _is_clean() -> pl.Expr:
@@ -248,7 +232,7 @@ def cell_table(
 
     results = runs.select("run_id", "status", "excess_risk_kind", *(pl.col(name).cast(pl.Float64) for name in METRICS))
     plan = planned.select(*PLANNED, pl.col("status").alias("ended") if "status" in planned.columns else NO_STATUS)
-    joined = plan.join(results, on="run_id", how="left").sort(*CELL, "seed")
+    joined = plan.sort(*CELL, "seed").join(results, on="run_id", how="left", maintain_order="left")
     joined = joined.with_columns(status=pl.coalesce("status", "ended"))
     cells = joined.group_by(CELL, maintain_order=True).agg(*_over_seeds())
     counted = pl.col("n") + pl.col("n_diverged") + pl.col("n_failed")
@@ -318,12 +302,16 @@ def _phase_shares(
     shares = np.zeros((cells.height, len(DECIDED_PHASES)))
     for n in np.unique(counts[counts > 0]):
         chosen = np.flatnonzero(counts == n)
-        seeds = values[starts[chosen][None, :] + np.arange(n)[:, None]]  # [n, chosen, 4]
+        seeds = values[starts[chosen][None, None, :] + np.arange(n)[:, None, None], np.arange(4)[None, :, None]]
         draws = np.random.default_rng([seed, int(n)]).multinomial(n, np.full(n, 1 / n), size=bootstrap)
-        flat = seeds.reshape(n, -1)
-        means = draws @ np.nan_to_num(flat) / n
-        means[draws @ np.isnan(flat) > 0] = np.nan  # a drawn seed without the number leaves the resample without it
-        train, error, gap, cost = np.moveaxis(means.reshape(bootstrap, len(chosen), 4), 2, 0)
+        draws = draws.astype(np.float64)  # counts: exact as floats, and NumPy multiplies those many times faster
+        flat = seeds.reshape(n, -1)  # [n, 4 x chosen]
+        undefined = np.isnan(flat)
+        means = draws @ np.where(undefined, 0.0, flat)
+        np.divide(means, n, out=means)
+        if undefined.any():  # a drawn seed without the number leaves the resample without it
+            means[draws @ undefined.astype(np.float64) > 0] = np.nan
+        train, error, gap, cost = np.moveaxis(means.reshape(bootstrap, 4, len(chosen)), 1, 0)
         shares[chosen] = _classify(train, error, gap, cost, guess[chosen], tau, tau_cost)
     return shares
 
@@ -352,17 +340,19 @@ def _refuse_pooling(runs: pl.DataFrame, planned: pl.DataFrame) -> None:
     """A diagram shows one task along one axis; anything else would average things that differ for another
     reason."""
     problems = []
-    for name in ("axis", *_task(runs)):
+    task = ("axis", *_task(runs))
+    varying = {"axis", "classes", *_varying(runs, task)}
+    for name in (name for name in task if name in varying):
         kinds = runs[name].unique().sort().to_list()
         if name in ("axis", "classes"):
-            kinds = sorted({*kinds, *planned[name].to_list()})
+            kinds = sorted({*kinds, *planned[name].unique().to_list()})
         if len(kinds) > 1:
             problems.append(f"{name}: {', '.join(map(str, kinds))}")
-    models = runs.filter(pl.col("noise_rate") > 0)["noise_model"].unique().sort().to_list()
+    models = runs["noise_model"].filter(runs["noise_rate"] > 0).unique().sort().to_list()
     if len(models) > 1:
         problems.append(f"noise_model: {', '.join(map(str, models))}")
     for axis, fixed in (("width", "samples"), ("samples", "width")):
-        held = planned.filter(pl.col("axis") == axis)[fixed].unique().sort().to_list()
+        held = planned[fixed].filter(planned["axis"] == axis).unique().sort().to_list()
         if len(held) > 1:
             problems.append(f"{fixed} (axis is {axis}): {', '.join(map(str, held))}")
     if problems:
@@ -370,9 +360,8 @@ def _refuse_pooling(runs: pl.DataFrame, planned: pl.DataFrame) -> None:
             f"these runs do not belong in one phase diagram; they differ in {'; '.join(problems)}. "
             "Select one value of each and draw one diagram for each selection"
         )
-    twice = planned.filter(pl.struct(*CELL, "seed").is_duplicated())
-    if twice.height:
-        row = twice.row(0, named=True)
+    if planned.select(*CELL, "seed").n_unique() < planned.height:
+        row = planned.filter(pl.struct(*CELL, "seed").is_duplicated()).row(0, named=True)
         raise ValueError(
             f"seed {row['seed']} is planned more than once for noise rate {row['noise_rate']}, width {row['width']}, "
             f"samples {row['samples']}; a seed counts once in a cell: select one noise model and one recipe"
