@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import functools
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from orchestrator.ledger import RUNS, Ledger, LedgerError, run_row
+from orchestrator import paths
+from orchestrator.ledger import Ledger, LedgerError
+from orchestrator.ledger_schema import RUNS, run_row
+from orchestrator.parts import consistently
 from search_spaces.runs import expand
 from search_spaces.spec import FlowRecipe, SearchSpace
 
@@ -24,7 +29,7 @@ class Diagram:
     space: SearchSpace
     runs: pl.DataFrame
     cells: pl.DataFrame
-    files: list[Path]
+    files: list[str]
 
 
 def analyse(ledger: Ledger, *, metrics: Sequence[str] = HEAT_MAPS, formats: Sequence[str] = ("png", "svg")) -> Diagram:
@@ -37,22 +42,60 @@ def analyse(ledger: Ledger, *, metrics: Sequence[str] = HEAT_MAPS, formats: Sequ
         ValueError: an unknown metric or format; runs that must not be pooled.
         StorageError: a damaged file, or a folder that cannot be written.
     """
-    from orchestrator.figures import draw_heat_map, draw_overview, draw_phase_map
-    from orchestrator.phase import cell_table, run_table
-    from orchestrator.tables import write_tables
-
     space = ledger.manifest().space
-    evaluations = ledger.load()
-    if evaluations.filter(evaluations["status"] == "done").is_empty():
+    runs, ends = run_metrics(ledger, space.analysis.last_evaluations)
+    if (runs["status"] == "done").sum() == 0:
         raise LedgerError(
-            f"sweep {ledger.paths.folder.name!r} has no finished run yet, so there is nothing to draw. "
+            f"sweep {ledger.name!r} has no finished run yet, so there is nothing to draw. "
             f"Go on with: bo-sweep launch {space.name}"
         )
-    runs = run_table(evaluations, final_evaluations=space.analysis.last_evaluations)
-    thresholds = space.analysis.model_dump(include={"tau", "tau_cost", "confidence"})
-    cells = cell_table(runs, _planned(space, ledger, runs), **thresholds)
+    from orchestrator.phase import cell_table
 
-    folder = ledger.paths.phase
+    thresholds = space.analysis.model_dump(include={"tau", "tau_cost", "confidence"})
+    cells = cell_table(runs, _planned(space, ends, runs), **thresholds)
+    local = ledger.storage.local_path(paths.PHASE)
+    if local is not None:
+        shown = Path(ledger.storage.location(paths.PHASE))
+        return Diagram(space, runs, cells, [str(path) for path in _draw(space, runs, cells, shown, metrics, formats)])
+    with tempfile.TemporaryDirectory(prefix="bo-sweep-phase-") as folder:
+        files = []
+        for path in _draw(space, runs, cells, Path(folder), metrics, formats):
+            name = f"{paths.PHASE}/{path.name}"
+            ledger.storage.write(name, path.read_bytes())
+            files.append(ledger.storage.location(name))
+    return Diagram(space, runs, cells, files)
+
+
+def run_metrics(ledger: Ledger, final_evaluations: int = 1) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """The metrics of every run that has rows, and the latest end of every run; in one pass over the rows.
+
+    Raises:
+        DamagedPartsError: naming every damaged file.
+    """
+    from orchestrator.phase import score_runs
+    from orchestrator.run_metrics import NEEDED_COLUMNS, summarise_runs
+
+    def read() -> tuple[pl.DataFrame, pl.DataFrame]:
+        snapshot = ledger.snapshot(NEEDED_COLUMNS)
+        summary = functools.partial(summarise_runs, final_evaluations=final_evaluations)
+        return snapshot.summarise(summary), snapshot.judged_ends()
+
+    summaries, ends = consistently(read)
+    return score_runs(summaries, ledger.runs(), ends, final_evaluations=final_evaluations), ends
+
+
+def _draw(
+    space: SearchSpace,
+    runs: pl.DataFrame,
+    cells: pl.DataFrame,
+    folder: Path,
+    metrics: Sequence[str],
+    formats: Sequence[str],
+) -> list[Path]:
+    """Write the tables, then the figures."""
+    from orchestrator.figures import draw_heat_map, draw_overview, draw_phase_map
+    from orchestrator.tables import write_tables
+
     files = list(write_tables(runs, cells, folder))
     title, caption = space.name, describe(space)
     lines = boundary_lines(space, runs)
@@ -60,11 +103,10 @@ def analyse(ledger: Ledger, *, metrics: Sequence[str] = HEAT_MAPS, formats: Sequ
         overlay = lines if metric == "err_last" else {}
         files += draw_heat_map(cells, metric, folder / metric, title=title, caption=caption, formats=formats, **overlay)
     files += draw_phase_map(cells, folder / "phase", title=title, caption=caption, formats=formats)
-    files += draw_overview(cells, folder / "overview", title=title, caption=caption, formats=formats)
-    return Diagram(space, runs, cells, files)
+    return files + draw_overview(cells, folder / "overview", title=title, caption=caption, formats=formats)
 
 
-def _planned(space: SearchSpace, ledger: Ledger, runs: pl.DataFrame) -> pl.DataFrame:
+def _planned(space: SearchSpace, ends: pl.DataFrame, runs: pl.DataFrame) -> pl.DataFrame:
     """Every run that the diagram must show or show as missing, with the ledger's word on those that ended."""
     import polars as pl
     import pyarrow as pa
@@ -72,7 +114,7 @@ def _planned(space: SearchSpace, ledger: Ledger, runs: pl.DataFrame) -> pl.DataF
     plan = pl.DataFrame(pa.Table.from_pylist([run_row(run, space.axis) for run in expand(space)], schema=RUNS))
     earlier = runs.filter(pl.col("status") == "done", ~pl.col("run_id").is_in(plan["run_id"].to_list()))
     plan = pl.concat([plan, earlier.select(plan.columns).cast(plan.schema)])
-    return plan.join(ledger.ends().select("run_id", "status"), on="run_id", how="left")
+    return plan.join(ends.select("run_id", "status"), on="run_id", how="left")
 
 
 def boundary_lines(space: SearchSpace, runs: pl.DataFrame) -> dict[str, pl.DataFrame]:

@@ -1,54 +1,57 @@
-"""The executor: fans packs out over Ray Tune workers. Disposable; all that counts is in the ledger.
+"""The executor: keeps workers busy through Ray Tune. Disposable; all that counts is in the ledger.
 
-Tune sees few, long trials: each trains an assignment of several packs in a warm worker process (`reuse_actors`), so
-that the cost of a trial, of imports and of FFCV's compilation is paid a few times a sweep and not once a run.
+Tune sees one trial a worker, for as long as there are packs: each pulls them from the coordinator, an actor beside this
+process. So Tune's cost of a trial, imports and FFCV's compilation are paid once a worker, and the memory of this
+process does not grow with the number of packs. Trials restart when their process dies, and wait for nodes to come.
 """
 
 from __future__ import annotations
 
+import faulthandler
 import logging
 import os
 import signal
 import socket
 import tempfile
 import threading
-from collections.abc import Callable, Iterator, Sequence
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from orchestrator.estimate import guess_seconds
-from orchestrator.ledger import Ledger
+from orchestrator.coordinator import Beat, Coordinator, Orders, State, WorkerFacts
+from orchestrator.failures import ERROR_LINES, Failure
 from orchestrator.slots import Hardware, local_hardware
-from orchestrator.worker import Tally, WorkerSettings, failed_end, train_packs
+from orchestrator.worker import WorkerSettings, run_worker
 from search_spaces.packs import Pack
 from search_spaces.runs import Run
 from search_spaces.spec import Resources
 
-WAVE_TRIALS = 1000
-"""Trials in one Tuner: its driver's memory and snapshots grow with them (see also Ray issue 64231)."""
-ASSIGNMENT_SECONDS = (4.0, 120.0)
-"""Bounds of the expected length of one trial."""
-ASSIGNMENTS_PER_SLOT = 16
 CONNECT_SECONDS = 5.0
 OBJECT_STORE_BYTES = 256 * 2**20
+LOOK_SECONDS = 0.5
+"""Between two looks at the coordinator."""
+ANSWER_SECONDS = 30.0
+"""A coordinator that does not answer for so long is gone, and with it the cluster."""
+SPARE_SLOTS = 2
+"""Workers per slot that Tune may start when nodes are added to the cluster."""
 
 RAY_ENVIRONMENT = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # CSV, JSON and TensorBoard files for each trial: the ledger has it all
     "TUNE_DISABLE_SIGINT_HANDLER": "1",  # an interrupt is ours to handle
     "TUNE_GLOBAL_CHECKPOINT_S": "100000",  # Tune's own snapshots are never read
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
+    "TUNE_WARN_INSUFFICENT_RESOURCE_THRESHOLD_S": "0",  # nodes may go and come back
     "RAY_AIR_NEW_OUTPUT": "0",
+    "RAY_gcs_rpc_server_reconnect_timeout_s": "15",  # a cluster whose head died ends a launch soon, not after a minute
     "RAY_worker_niceness": "0",  # training is what the machine is for; Ray would give it way to everything else
     # glibc hands freed activations back to the kernel and faults them in again at the next step: 10 to 15 % of a step.
     "MALLOC_MMAP_THRESHOLD_": str(32 * 2**20),
     "MALLOC_TRIM_THRESHOLD_": str(512 * 2**20),
     "MALLOC_TOP_PAD_": str(64 * 2**20),
 }
-
-
-class WorkerDiedError(Exception):
-    """A worker process ended without a Python error, for example killed for its memory."""
 
 
 @contextmanager
@@ -69,6 +72,7 @@ def cluster(address: str | None) -> Iterator[Hardware]:
         options |= {"address": address, "runtime_env": {"py_modules": modules}}
     else:
         options |= {
+            "address": "local",  # never a cluster that RAY_ADDRESS names, or that someone left running on this machine
             "include_dashboard": False,
             "object_store_memory": OBJECT_STORE_BYTES,
             "num_cpus": local_hardware().cpus,
@@ -126,133 +130,201 @@ def _hardware(nodes: Sequence[dict[str, Any]]) -> Hardware:
     return Hardware(cpus, gpus, memory)
 
 
-def execute(
-    packs: Sequence[Pack],
-    ledger: Ledger,
-    *,
-    resources: Resources,
-    slots: int,
-    data_folder: Path,
-    next_attempt: Callable[[], int],
-    on_tally: Callable[[Tally], None],
-) -> None:
-    """Train `packs` on the connected cluster until each of their runs has an end in the ledger.
+class ClusterLostError(ConnectionError):
+    """The cluster, or the coordinator on it, is gone; all that was durable stays."""
 
-    A run whose worker dies is tried once more, in a pack and trial of its own, and then recorded as failed.
+
+class Execution:
+    """The workers of one launch, from the first pack to the last.
 
     Args:
         packs: in the order wanted.
+        settings: of every worker.
         resources: what one worker gets.
-        slots: workers side by side.
-        data_folder: where betons are on the workers.
-        next_attempt: gives the number of a new attempt; later attempts win.
-        on_tally: told the sum over all workers whenever one reports.
-    """
-    left = list(packs)
-    isolated = False
-    while left:
-        settings = WorkerSettings(
-            sweep_folder=ledger.paths.folder.resolve(),
-            data_folder=data_folder.resolve(),
-            attempt=next_attempt(),
-            gpus=resources.gpus_per_worker,
-            threads=max(1, int(resources.cpus_per_worker)),
-        )
-        board = TallyBoard(on_tally)
-        assignments = [[pack] for pack in left] if isolated else make_assignments(left, slots, resources)
-        for start in range(0, len(assignments), WAVE_TRIALS):
-            _run_wave(assignments[start : start + WAVE_TRIALS], settings, resources, slots, board)
-        statuses = ledger.statuses()
-        orphans = [run for pack in left for run in pack.runs if run.run_id not in statuses]
-        if isolated and orphans:
-            _record_deaths(ledger, orphans, settings.attempt)
-            return
-        left = [Pack((run,)) for run in orphans]
-        isolated = True
-
-
-def make_assignments(packs: Sequence[Pack], slots: int, resources: Resources) -> list[list[Pack]]:
-    """Cut packs into trials of similar expected length: seed by seed, and within a seed the longest first.
-
-    The first seed of every cell comes before the second, and every wave ends with short trials, so that no worker waits
-    long for the last one.
+        slots: workers side by side now.
+        elastic: whether workers may be added when the cluster grows.
+        first_attempt: number of the first attempt of this launch.
+        work: expected seconds of a run.
+        resumable: ids of runs that have a checkpoint.
     """
 
-    def seconds(pack: Pack) -> float:
-        return sum(guess_seconds(run, resources.gpus_per_worker) for run in pack.runs)
+    def __init__(
+        self,
+        packs: Sequence[Pack],
+        settings: WorkerSettings,
+        *,
+        resources: Resources,
+        slots: int,
+        elastic: bool,
+        first_attempt: int,
+        work: Callable[[Run], float],
+        resumable: Iterable[str] = (),
+    ) -> None:
+        import ray
+        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-    seeds = list(dict.fromkeys(pack.runs[0].seed for pack in packs))
-    rank = {seed: position for position, seed in enumerate(seeds)}
-    ordered = sorted(packs, key=lambda pack: (rank[pack.runs[0].seed], -seconds(pack)))
-    low, high = ASSIGNMENT_SECONDS
-    target = min(high, max(low, sum(map(seconds, packs)) / (slots * ASSIGNMENTS_PER_SLOT)))
-    assignments: list[list[Pack]] = []
-    room = 0.0
-    for pack in ordered:
-        if not assignments or seconds(pack) > room:
-            assignments.append([])
-            room = target
-        assignments[-1].append(pack)
-        room -= seconds(pack)
-    return assignments
+        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+        actor = ray.remote(num_cpus=0, max_concurrency=1, scheduling_strategy=here)(Coordinator)
+        self._coordinator = actor.remote(list(packs), first_attempt, work, list(resumable))
+        self._settings, self._resources = settings, resources
+        self._trials = slots * SPARE_SLOTS if elastic else slots
+        self._stderr: dict[WorkerFacts, str] = {}
+
+    def look(self) -> State:
+        """How it stands. Raises ClusterLostError where nobody answers."""
+        import ray
+
+        try:
+            state: State = ray.get(self._coordinator.state.remote(), timeout=ANSWER_SECONDS)
+        except (ray.exceptions.RayError, TimeoutError) as error:
+            raise ClusterLostError(f"the Ray cluster is gone: {error}".splitlines()[0]) from error
+        for facts in state.deaths:
+            self._coordinator.worker_failed.remote(f"{facts.host}, process {facts.process}")
+        return state
+
+    def drain(self) -> None:
+        """Hand out nothing more; workers save what they have and leave."""
+        self._coordinator.drain.remote()
+
+    def forgive_lost_nodes(self) -> None:
+        """Tell the coordinator which nodes are gone: what was lost with them is no run's fault."""
+        import ray
+
+        gone = [node["NodeID"] for node in ray.nodes() if not node["Alive"]]
+        if gone:
+            self._coordinator.nodes_gone.remote(gone)
+
+    def last_words(self, facts: WorkerFacts | None) -> str:
+        """The last lines that a dead worker wrote to stderr, where its node still lives."""
+        import ray
+        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+        if facts is None or not facts.stderr:
+            return ""
+        there = NodeAffinitySchedulingStrategy(facts.node_id, soft=False)
+        read = ray.remote(num_cpus=0, max_retries=0, scheduling_strategy=there)(last_lines)
+        try:
+            return str(ray.get(read.remote(facts.stderr), timeout=ANSWER_SECONDS))
+        except (ray.exceptions.RayError, TimeoutError):
+            return ""
+
+    def confirm_given_up(self, run_ids: Sequence[str]) -> None:
+        """Tell that the ends of given-up runs are durable."""
+        self._coordinator.confirm_given_up.remote(list(run_ids))
+
+    def run_to_the_end(self) -> None:
+        """Keep workers running until the coordinator has nothing more for them; to be called in the main thread."""
+        while not self.look().is_over:
+            self._run_workers()
+
+    def _run_workers(self) -> None:
+        from ray import tune
+        from ray.tune.progress_reporter import TrialProgressCallback
+
+        coordinator, settings = self._coordinator, self._settings
+
+        def trial(config: dict[str, Any]) -> None:
+            run_worker(settings, RayBoss(coordinator, config["slot"]))
+
+        class Losses(TrialProgressCallback):  # type: ignore[misc]
+            """Tells the coordinator at once that a worker died, even if its successor has to wait for a node.
+
+            In the place of Tune's own callback, which prints a line for every trial that ends.
+            """
+
+            def on_trial_result(self, *arguments: Any, **info: Any) -> None: ...
+
+            on_trial_complete = on_trial_result
+
+            def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+                coordinator.lost.remote(trial.config["slot"])
+
+            on_trial_error = on_trial_recover
+
+            def __getstate__(self) -> dict[str, Any]:
+                return {}
+
+        class Over(tune.Stopper):  # type: ignore[misc]
+            """Ends trials that wait for a node when nothing is left for them."""
+
+            def __init__(self, look: Callable[[], State]) -> None:
+                self._look, self._next = look, 0.0
+
+            def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+                return False
+
+            def stop_all(self) -> bool:
+                if time.monotonic() < self._next:
+                    return False
+                self._next = time.monotonic() + 2.0
+                return self._look().is_over
+
+            def __getstate__(self) -> dict[str, Any]:
+                return {"_look": None, "_next": 0.0}
+
+        shape = {"cpu": self._resources.cpus_per_worker, "gpu": self._resources.gpus_per_worker}
+        with tempfile.TemporaryDirectory(prefix="bo-sweep-tune-", ignore_cleanup_errors=True) as scratch:
+            tuner = tune.Tuner(
+                tune.with_resources(trial, shape),
+                param_space={"slot": tune.grid_search(list(range(self._trials)))},
+                tune_config=tune.TuneConfig(reuse_actors=True, max_concurrent_trials=self._trials),
+                run_config=tune.RunConfig(
+                    storage_path=scratch,
+                    name="workers",
+                    verbose=0,
+                    callbacks=[Losses()],
+                    stop=Over(self.look),
+                    failure_config=tune.FailureConfig(max_failures=-1),
+                ),
+            )
+            tuner.fit()
 
 
-class TallyBoard:
-    """Sums the latest tally of every trial."""
+class RayBoss:
+    """The coordinator's actor as one worker sees it. Answers are waited for only where there is one."""
 
-    def __init__(self, on_tally: Callable[[Tally], None]) -> None:
-        self._latest: dict[str, Tally] = {}
-        self._on_tally = on_tally
+    def __init__(self, coordinator: Any, slot: int) -> None:
+        import ray
 
-    def update(self, trial_id: str, report: dict[str, Any]) -> None:
-        self._latest[trial_id] = Tally.from_report(report)
-        total = Tally()
-        for tally in self._latest.values():
-            total.done += tally.done
-            total.diverged += tally.diverged
-            total.failed += tally.failed
-            total.work += tally.work
-        self._on_tally(total)
+        self._ray, self._coordinator, self._who = ray, coordinator, (slot, os.getpid())
+        node_id = ray.get_runtime_context().get_node_id()
+        facts = WorkerFacts(node_id, socket.gethostname(), os.getpid(), _stderr_file())
+        faulthandler.enable()
+        ray.get(coordinator.hello.remote(slot, facts))
 
-    def __getstate__(self) -> dict[str, Any]:
-        """Tune pickles its callbacks into snapshots that nobody reads; the display stays out of them."""
-        return {"_latest": {}, "_on_tally": None}
+    def pull(self) -> Orders:
+        orders: Orders = self._ray.get(self._coordinator.pull.remote(*self._who))
+        return orders
 
+    def beat(self, beat: Beat) -> bool:
+        return bool(self._ray.get(self._coordinator.beat.remote(*self._who, beat)))
 
-def _run_wave(
-    assignments: Sequence[Sequence[Pack]],
-    settings: WorkerSettings,
-    resources: Resources,
-    slots: int,
-    board: TallyBoard,
-) -> None:
-    """One Tuner over `assignments`; trials that die leave their runs without an end."""
-    from ray import tune
+    def acknowledge(self, ended: Sequence[tuple[str, str]]) -> None:
+        self._coordinator.acknowledge.remote(*self._who, list(ended))
 
-    class Reports(tune.Callback):  # type: ignore[misc]
-        def on_trial_result(
-            self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
-        ) -> None:
-            if "work" in result:
-                board.update(trial.trial_id, result)
+    def finished(self, failure: Failure | None) -> None:
+        self._coordinator.finished.remote(*self._who, failure)
 
-    def trial(config: dict[str, Any], wave: Sequence[Sequence[Pack]]) -> None:
-        train_packs(wave[config["assignment"]], settings, tune.report)
+    def paused(self) -> None:
+        self._coordinator.paused.remote(*self._who)
 
-    shape = {"cpu": resources.cpus_per_worker, "gpu": resources.gpus_per_worker}
-    with tempfile.TemporaryDirectory(prefix="bo-sweep-tune-") as scratch:
-        tuner = tune.Tuner(
-            tune.with_resources(tune.with_parameters(trial, wave=assignments), shape),
-            param_space={"assignment": tune.grid_search(list(range(len(assignments))))},
-            tune_config=tune.TuneConfig(reuse_actors=True, max_concurrent_trials=slots),
-            run_config=tune.RunConfig(storage_path=scratch, name="wave", verbose=0, callbacks=[Reports()]),
-        )
-        tuner.fit()
+    def goodbye(self) -> None:
+        self._ray.get(self._coordinator.goodbye.remote(*self._who))
+
+    def report_trouble(self, message: str) -> None:
+        self._ray.get(self._coordinator.report_trouble.remote(message))
 
 
-def _record_deaths(ledger: Ledger, orphans: Sequence[Run], attempt: int) -> None:
-    error = WorkerDiedError(
-        "the worker process died twice without a Python error; out of memory is the usual cause (see the kernel's log)"
-    )
-    ends = [failed_end(run, error) for run in orphans]
-    ledger.write_ends(f"deaths-{attempt:06d}", attempt, ends)
+def _stderr_file() -> str:
+    """The file that this process's stderr goes to, if it is one."""
+    try:
+        target = os.readlink("/proc/self/fd/2")
+    except OSError:
+        return ""
+    return target if os.path.isfile(target) else ""
+
+
+def last_lines(path: str) -> str:
+    """The end of a text file."""
+    with open(path, errors="replace", encoding="utf-8") as file:
+        return "".join(deque(file, ERROR_LINES))

@@ -1,82 +1,272 @@
-"""Launch means reconcile: run what the ledger lacks, then draw what it holds."""
+"""Launch means reconcile: run what the ledger lacks, then draw what it holds. It can be killed at any instant."""
 
 from __future__ import annotations
 
-import signal
-import threading
+import functools
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from types import FrameType
 
+from orchestrator import paths
+from orchestrator.budget import Budget
+from orchestrator.compaction import compact, is_due
 from orchestrator.console import LOG, LiveProgress, duration
-from orchestrator.executor import cluster, execute, run_on_worker
-from orchestrator.ledger import Ledger, Manifest
+from orchestrator.estimate import guess_seconds
+from orchestrator.executor import Execution, cluster, run_on_worker
+from orchestrator.lease import Lease, LeaseHeldError
+from orchestrator.ledger import ATTEMPTS_PER_LAUNCH, DamagedManifestError, Ledger, LedgerError, Manifest, open_ledger
+from orchestrator.overseer import Overseer
+from orchestrator.parts import DamagedPartsError
 from orchestrator.plan import Plan, make_plan
+from orchestrator.repair import next_launch_number, repair
+from orchestrator.reuse import reuse_runs
 from orchestrator.slots import Hardware, count_slots, local_hardware, worker_memory_bytes
-from orchestrator.storage import check_writable
+from orchestrator.stops import Stops
+from orchestrator.storage import Storage
+from orchestrator.worker import WorkerSettings
+from search_spaces.order import order_packs
 from search_spaces.packs import Pack
-from search_spaces.runs import Run
+from search_spaces.runs import Run, expand
+from search_spaces.selectors import Selector, check_selectors
 from search_spaces.spec import FlowRecipe, SearchSpace
 
 
 @dataclass(frozen=True)
 class LaunchOptions:
-    """Where and how to run; none of it can change a result."""
+    """Where and how to run; none of it can change a result.
 
-    storage: Path
+    Attributes:
+        storage: holds all sweeps.
+        name: of this sweep.
+        data_folder: where betons are, here and on the workers.
+        address: of a running Ray cluster; None starts one here.
+        workers: at most this many side by side.
+        retry_failed: run failed runs again, those with `signature` if one is given.
+        first: cells to run before all others.
+        budget: where to stop.
+        reuse: sweeps in the same storage whose finished runs are taken over.
+        trainer: "module:function" that trains a pack; for measuring what is around it.
+    """
+
+    storage: Storage
     name: str
     data_folder: Path
     address: str | None = None
     workers: int | None = None
     retry_failed: bool = False
+    signature: str | None = None
+    first: tuple[Selector, ...] = ()
+    budget: Budget = field(default_factory=Budget)
+    reuse: tuple[str, ...] = ()
+    trainer: str = WorkerSettings.trainer
+
+    @property
+    def ledger(self) -> Ledger:
+        return Ledger(self.storage.child(self.name))
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The plan as it stands after a launch, and why it stopped before the end, if it did."""
+
+    plan: Plan
+    stopped_by: str | None = None
 
 
 def plan_launch(space: SearchSpace, options: LaunchOptions, hardware: Hardware | None = None) -> Plan:
-    """What a launch would do, without doing it; writes nothing.
+    """What a launch would do, in its order, without doing it; writes nothing.
 
     Raises:
         ValueError: (PlanError, RatioError, ResourceError) the space cannot be run here or in this sweep.
-        StorageError: the storage cannot be written.
+        StorageError: the storage cannot be written, or the ledger has damaged files.
     """
     hardware = hardware or local_hardware()
-    check_writable(options.storage / options.name)
+    options.budget.check(space.resources)
+    ledger = options.ledger
+    ledger.storage.check_writable()
     slots = count_slots(space.resources, hardware, options.workers)
     worker_bytes = worker_memory_bytes(space.resources, hardware, slots)
-    ledger = Ledger(options.storage / options.name)
-    return make_plan(space, ledger, slots=slots, worker_bytes=worker_bytes, retry_failed=options.retry_failed)
+    plan = make_plan(
+        space,
+        ledger,
+        slots=slots,
+        worker_bytes=worker_bytes,
+        retry_failed=options.retry_failed,
+        signature=options.signature,
+    )
+    check_selectors(options.first, plan.runs)
+    work = functools.partial(guess_seconds, gpus=space.resources.gpus_per_worker)
+    ordered = order_packs(
+        plan.packs,
+        plan.runs,
+        first=options.first,
+        priorities=space.priorities,
+        seconds=lambda pack: sum(map(work, pack.runs)),
+    )
+    return replace(plan, packs=ordered)
 
 
-def launch(space: SearchSpace, options: LaunchOptions) -> Plan:
-    """Run what is missing of `space`; returns the plan as it stands afterwards.
+def launch(space: SearchSpace, options: LaunchOptions, stops: Stops | None = None) -> Outcome:
+    """Run what is missing of `space`.
 
     Raises:
-        ValueError, StorageError: as `plan_launch`; BetonError for missing or damaged data. The ledger is as it was.
-        ConnectionError: no Ray cluster answers at the address.
-        KeyboardInterrupt: stopped by Ctrl-C or SIGTERM; what was committed stays, and a new launch goes on from there.
+        ValueError: as `plan_launch`; BetonError for missing or damaged data. The ledger is as it was.
+        StorageError: storage cannot be written, at first or any more; what was committed stays.
+        LeaseHeldError: another launch of this sweep is running.
+        ConnectionError: no Ray cluster answers at the address, or the cluster is gone.
+        KeyboardInterrupt: stopped at once; what was committed stays, and a new launch goes on from there.
     """
+    stops = stops or Stops()
+    with _hardware_now(options) as hardware:
+        plan = _plan_or_damage(space, options, hardware)
+        if plan and plan.packs:
+            _check_data(plan.packs, options)
+        with _leased(options, stops) as overseen:
+            plan = _prepare(space, options, hardware, plan)
+            if not plan.packs:
+                _remember_space(options.ledger, space)
+                return Outcome(plan)
+            with _workers_up(options):
+                return _run(plan, options, stops, hardware, overseen)
+
+
+@contextmanager
+def _hardware_now(options: LaunchOptions) -> Iterator[Hardware]:
+    """What there is to run on; a cluster with an address is connected for as long as the block runs."""
     if options.address is None:
-        hardware = local_hardware()
-        plan = plan_launch(space, options, hardware)
-        if plan.packs:
-            check_data(plan.packs, options.data_folder)
-            with cluster(None):
-                _execute(plan, options)
-    else:
-        with cluster(options.address) as hardware:
-            plan = plan_launch(space, options, hardware)
-            if plan.packs:
-                run_on_worker(check_data, plan.packs, options.data_folder.absolute())
-                _execute(plan, options)
-    if plan.packs:
-        return plan_launch(space, replace(options, retry_failed=False), hardware)
-    ledger = Ledger(options.storage / options.name)
-    before = ledger.manifest()
-    if before.space != space:  # nothing to train, but other seeds or thresholds to show
-        ledger.write_manifest(replace(before, space=space))
+        yield local_hardware()
+        return
+    with cluster(options.address) as hardware:
+        yield hardware
+
+
+@contextmanager
+def _workers_up(options: LaunchOptions) -> Iterator[None]:
+    """A Ray cluster: the connected one, or one here."""
+    if options.address is not None:
+        yield
+        return
+    with cluster(None):
+        yield
+
+
+def _plan_or_damage(space: SearchSpace, options: LaunchOptions, hardware: Hardware) -> Plan | None:
+    """The plan, before anything is written; None where the ledger has to be repaired first."""
+    try:
+        return plan_launch(space, options, hardware)
+    except (DamagedPartsError, DamagedManifestError):
+        return None
+
+
+@dataclass
+class _Overseen:
+    """Links the lease, which is taken before there are workers, to the overseer."""
+
+    overseer: Overseer | None = None
+
+    def progress(self) -> object:
+        return self.overseer.as_progress() if self.overseer else {}
+
+    def give_way(self) -> None:
+        error = LeaseHeldError("another launch of this sweep has taken over; this one stops. Nothing is lost")
+        if self.overseer:
+            self.overseer.give_way(error)
+
+
+@contextmanager
+def _leased(options: LaunchOptions, stops: Stops) -> Iterator[_Overseen]:
+    overseen = _Overseen()
+    with Lease(options.ledger.storage, overseen.progress, overseen.give_way):  # type: ignore[arg-type]
+        yield overseen
+
+
+def _prepare(space: SearchSpace, options: LaunchOptions, hardware: Hardware, plan: Plan | None) -> Plan:
+    """Repair the ledger, take over what other sweeps have, and plan again, now that nobody else writes."""
+    ledger = options.ledger
+    if plan is None:
+        for damage in repair(ledger).moved:
+            where = ledger.storage.location(damage.path)
+            LOG.print(f"[bold]Damaged[/bold]: {where}: {damage.reason}. Moved to {paths.DAMAGED}/")
+        record_launch(ledger, space, options.name)
+    for name in options.reuse:
+        source = open_ledger(options.storage, name)
+        attempt = record_launch(ledger, space, options.name) * ATTEMPTS_PER_LAUNCH
+        count = reuse_runs(ledger, source, expand(space), space.axis, attempt)
+        LOG.print(f"{count} finished runs taken over from sweep {name}")
+    plan = plan_launch(space, options, hardware)
+    if plan.lost:
+        LOG.print(f"{plan.lost} finished runs have lost rows and are trained again")
     return plan
+
+
+def _run(plan: Plan, options: LaunchOptions, stops: Stops, hardware: Hardware, overseen: _Overseen) -> Outcome:
+    """Record what is launched, then train it, with live progress on stderr."""
+    ledger, space = options.ledger, plan.space
+    packs = options.budget.admit(plan.packs)
+    admitted = [run for pack in packs for run in pack.runs]
+    missing = sum(len(pack.runs) for pack in plan.packs)
+    number = record_launch(ledger, space, options.name)
+    resumable = repair(ledger).resumable
+    first_attempt = number * ATTEMPTS_PER_LAUNCH
+    ledger.add_runs([run for pack in plan.packs for run in pack.runs], space.axis, first_attempt)
+    LOG.print(
+        f"{len(admitted)} of {len(plan.runs)} runs to train on {plan.slots} workers, "
+        f"about {duration(plan.estimate.wall_seconds)} ({plan.estimate.basis})"
+    )
+    work = functools.partial(guess_seconds, gpus=space.resources.gpus_per_worker)
+    execution = Execution(
+        packs,
+        WorkerSettings(
+            storage=ledger.storage,
+            data_folder=options.data_folder.absolute(),
+            launch=number,
+            gpus=space.resources.gpus_per_worker,
+            threads=max(1, int(space.resources.cpus_per_worker)),
+            trainer=options.trainer,
+        ),
+        resources=space.resources,
+        slots=plan.slots,
+        elastic=options.address is not None and options.workers is None,
+        first_attempt=first_attempt,
+        work=work,
+        resumable=resumable,
+    )
+    progress = LiveProgress(len(admitted), sum(map(work, admitted)))
+    overseer = Overseer(
+        execution,
+        ledger,
+        number,
+        options.budget,
+        space.resources.gpus_per_worker,
+        on_state=lambda state: progress.update(state.tally),
+        interrupt=stops.interrupt,
+    )
+    overseen.overseer = overseer
+    try:
+        with progress.shown(), overseer, stops.gracefully(lambda: overseer.ask_to_stop("asked to")):
+            execution.run_to_the_end()
+    except BaseException:
+        if overseer.error:
+            raise overseer.error from None
+        raise
+    if overseer.error:
+        raise overseer.error
+    if is_due(ledger):
+        compact(ledger)
+    after = plan_launch(space, replace(options, retry_failed=False, signature=None), hardware)
+    stopped_by = overseer.stopped_by
+    if stopped_by is None and len(admitted) < missing and after.packs:
+        stopped_by = f"{options.budget.runs} runs were allowed"
+    return Outcome(after, stopped_by)
+
+
+def _check_data(packs: list[Pack], options: LaunchOptions) -> None:
+    if options.address is None:
+        check_data(packs, options.data_folder)
+    else:
+        run_on_worker(check_data, packs, options.data_folder.absolute())
 
 
 def check_data(packs: list[Pack], folder: Path) -> None:
@@ -104,60 +294,19 @@ def check_data(packs: list[Pack], folder: Path) -> None:
         )
 
 
-def _execute(plan: Plan, options: LaunchOptions) -> None:
-    """Record what is launched, then train it, with live progress on stderr."""
-    ledger = Ledger(options.storage / options.name)
-    missing = [run for pack in plan.packs for run in pack.runs]
-    LOG.print(
-        f"{len(missing)} of {len(plan.runs)} runs to train on {plan.slots} workers, "
-        f"about {duration(plan.estimate.wall_seconds)} ({plan.estimate.basis})"
-    )
-
-    def next_attempt() -> int:
-        attempt = record_launch(ledger, plan.space, options.name)
-        ledger.add_runs(missing, plan.space.axis, attempt)
-        return attempt
-
-    progress = LiveProgress(len(missing), plan.estimate.unscaled_seconds)
-    with progress.shown():
-        execute(
-            plan.packs,
-            ledger,
-            resources=plan.space.resources,
-            slots=plan.slots,
-            data_folder=options.data_folder,
-            next_attempt=next_attempt,
-            on_tally=progress.update,
-        )
-
-
 def record_launch(ledger: Ledger, space: SearchSpace, name: str) -> int:
-    """Write the manifest of one more launch; its number is the attempt of all rows that it produces."""
-    before = ledger.manifest() if ledger.exists() else None
-    launches = before.launches + 1 if before else 1
-    created = before.created if before else datetime.now(UTC).isoformat(timespec="seconds")
-    ledger.write_manifest(Manifest(name=name, space=space, launches=launches, created=created))
-    return launches
-
-
-class Interrupted(KeyboardInterrupt):
-    """Ctrl-C or SIGTERM. Python ends a process by SIGINT, whatever its exit code, once a plain KeyboardInterrupt has
-    passed through an `exec` (as in the making of a dataclass, so in many imports), even if it is caught later."""
-
-
-@contextmanager
-def interruptible() -> Iterator[None]:
-    """Let Ctrl-C and SIGTERM stop a launch by raising Interrupted."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def stop(number: int, frame: FrameType | None) -> None:
-        raise Interrupted
-
-    previous = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    """Write the manifest of one more launch; returns its number."""
+    number = next_launch_number(ledger)
     try:
-        yield
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
+        created = ledger.manifest().created
+    except LedgerError:
+        created = datetime.now(UTC).isoformat(timespec="seconds")
+    ledger.write_manifest(Manifest(name=name, space=space, launches=number, created=created))
+    return number
+
+
+def _remember_space(ledger: Ledger, space: SearchSpace) -> None:
+    """Nothing to train, but maybe other seeds or thresholds to show."""
+    before = ledger.manifest()
+    if before.space != space:
+        ledger.write_manifest(replace(before, space=space))

@@ -1,74 +1,37 @@
-"""The ledger: Parquet files that hold every run's epoch rows, the only truth about a sweep.
+"""The ledger: Parquet parts that hold every run's epoch rows, the only truth about a sweep.
 
-Commit order: a run's rows are durable before the end that claims them. A run without an end is simply run again; of
-two attempts at a run the reader takes the later one, evaluation by evaluation.
+Commit order: a run's rows are durable before the end that claims them, and before the checkpoint that goes on from
+them. A run without an end is simply trained again, from its checkpoint if it has one. Which rows count is decided by
+snapshot.py; every file is whole, immutable and named by its content (parts.py).
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 import pyarrow as pa
 
-from orchestrator.paths import SweepPaths
-from orchestrator.storage import StorageError, read_tables, write_bytes, write_table
+from orchestrator import paths
+from orchestrator.ledger_schema import ENDS, LOGS, RUNS, run_row
+from orchestrator.parts import read_parts, write_part
+from orchestrator.storage import MissingFileError, Storage, open_storage
 from search_spaces.catalog import validate_space
 from search_spaces.runs import Run
-from search_spaces.spec import Recipe, SearchSpace
+from search_spaces.spec import SearchSpace
 from workers.schema import ROWS
 
 if TYPE_CHECKING:
     import pandas as pd
     import polars as pl
 
-SCHEMA_VERSION = 1
+    from orchestrator.snapshot import Snapshot
 
-RUNS = pa.schema(
-    [
-        pa.field("run_id", pa.string()),
-        pa.field("dataset", pa.string()),
-        pa.field("dataset_version", pa.string()),
-        pa.field("architecture", pa.string()),
-        pa.field("axis", pa.string()),
-        pa.field("width", pa.int32()),
-        pa.field("parameters", pa.int64(), metadata={"description": "p, trainable parameters"}),
-        pa.field("samples", pa.int64(), metadata={"description": "n, used training examples"}),
-        pa.field("ratio", pa.float64(), metadata={"description": "realised p/n"}),
-        pa.field("target_ratio", pa.float64()),
-        pa.field("noise_model", pa.string()),
-        pa.field("noise_rate", pa.float64(), metadata={"unit": "fraction in [0, 1]", "description": "nominal"}),
-        pa.field("seed", pa.int32()),
-        pa.field("classes", pa.int32()),
-        pa.field("optimizer", pa.string()),
-        pa.field("learning_rate_base", pa.float64()),
-        pa.field("batch_size", pa.int32()),
-        pa.field("epochs", pa.int32()),
-        pa.field("weight_decay", pa.float64()),
-        pa.field("augmentation", pa.string()),
-        pa.field("signal", pa.float64()),
-        pa.field("recipe", pa.string(), metadata={"description": "the whole recipe, JSON"}),
-    ]
-)
-ENDS = pa.schema(
-    [
-        pa.field("run_id", pa.string()),
-        pa.field("attempt", pa.int32()),
-        pa.field("status", pa.string(), metadata={"description": "done, diverged or failed"}),
-        pa.field("mask_hash", pa.string(), metadata={"description": "of the mask of corrupted examples"}),
-        pa.field("subset_hash", pa.string(), metadata={"description": "of the indices of used examples"}),
-        pa.field("noise_rate_realised", pa.float64(), metadata={"unit": "fraction in [0, 1]"}),
-        pa.field("seconds", pa.float64(), metadata={"unit": "s", "description": "share of the pack's wall time"}),
-        pa.field("pack_size", pa.int32()),
-        pa.field("device", pa.string()),
-        pa.field("error", pa.string(), metadata={"description": "last lines of a failed run"}),
-        pa.field("signature", pa.string(), metadata={"description": "groups failures of one cause"}),
-        pa.field("versions", pa.string(), metadata={"description": "bo-sweep, Python, torch"}),
-    ]
-)
+SCHEMA_VERSION = 2
+ATTEMPTS_PER_LAUNCH = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -86,71 +49,110 @@ class LedgerError(Exception):
     """A sweep that is not there or cannot be read; the message says what to do."""
 
 
-class Ledger:
-    """One sweep's folder: reading all of it, and writing whole files to it."""
+class DamagedManifestError(LedgerError):
+    """A manifest that is no longer what was written; a launch writes it anew."""
 
-    def __init__(self, folder: Path) -> None:
-        self.paths = SweepPaths(folder)
+
+class Ledger:
+    """One sweep's folder in storage: reading all of it, and adding parts to it."""
+
+    def __init__(self, where: Storage | Path | str) -> None:
+        self.storage = where if isinstance(where, Storage) else open_storage(where)
+
+    @property
+    def name(self) -> str:
+        return self.storage.name
 
     # -- what was launched ------------------------------------------------------------------------------------------
 
     def exists(self) -> bool:
-        return self.paths.manifest.is_file()
+        return self.storage.exists(paths.MANIFEST)
 
     def manifest(self) -> Manifest:
-        """Raises LedgerError where there is no sweep, or its manifest is damaged or from a newer version."""
-        path = self.paths.manifest
-        if not path.is_file():
-            raise LedgerError(_missing_sweep(self.paths.folder))
+        """Raises LedgerError where there is no sweep, or its manifest is damaged or of another version."""
+        where = self.storage.location(paths.MANIFEST)
         try:
-            content = json.loads(path.read_text(encoding="utf-8"))
-            if content["schema_version"] > SCHEMA_VERSION:
-                raise LedgerError(f"{path} was written by a newer bo-sweep: upgrade to read it")
-            return Manifest(**{**content, "space": validate_space(content["space"], str(path))})
+            text = self.storage.read(paths.MANIFEST).decode()
+        except MissingFileError as error:
+            raise LedgerError(missing_sweep(self.storage)) from error
+        except UnicodeDecodeError as error:
+            raise DamagedManifestError(_damaged_manifest(where, error)) from error
+        try:
+            content = json.loads(text)
+            version = int(content["schema_version"])
+            if version > SCHEMA_VERSION:
+                raise LedgerError(f"{where} was written by a newer bo-sweep: upgrade to read it")
+            if version < SCHEMA_VERSION:
+                raise LedgerError(
+                    f"{where} was written by bo-sweep 0.1.0, whose files carry no digests: read it with that version, "
+                    "or launch into a new sweep with --name"
+                )
+            return Manifest(**{**content, "space": validate_space(content["space"], where)})
         except (ValueError, KeyError, TypeError) as error:
-            raise LedgerError(f"{path} is damaged ({error}). Launch the same space again to rewrite it") from error
+            raise DamagedManifestError(_damaged_manifest(where, error)) from error
 
     def write_manifest(self, manifest: Manifest) -> None:
+        import yaml
+
+        space = manifest.space.model_dump(mode="json", exclude_none=True)
+        self.storage.write(paths.SPACE, yaml.safe_dump(space, sort_keys=False).encode())
         content = asdict(manifest) | {"space": manifest.space.model_dump(mode="json")}
-        write_bytes(self.paths.manifest, json.dumps(content, indent=2).encode())
+        self.storage.write(paths.MANIFEST, json.dumps(content, indent=2).encode())
 
     def add_runs(self, runs: Iterable[Run], axis: str, attempt: int) -> None:
         """Record the hyperparameters of runs that the ledger does not know yet."""
-        known = set(read_tables(self.paths.runs, RUNS)["run_id"].to_pylist())
+        known = set(read_parts(self.storage, paths.RUNS, RUNS)["run_id"].to_pylist())
         new = [run_row(run, axis) for run in runs if run.run_id not in known]
         if new:
-            write_table(self.paths.runs / f"{attempt:06d}.parquet", pa.Table.from_pylist(new, schema=RUNS))
+            table = pa.Table.from_pylist(new, schema=RUNS)
+            write_part(self.storage, paths.RUNS, f"launch-{attempt // ATTEMPTS_PER_LAUNCH:06d}", table)
+
+    def runs(self) -> pl.DataFrame:
+        """The hyperparameters of every run that was ever launched."""
+        import polars as pl
+
+        return pl.DataFrame(read_parts(self.storage, paths.RUNS, RUNS)).unique("run_id", keep="last")
 
     # -- what came out ----------------------------------------------------------------------------------------------
 
-    def write_rows(self, name: str, attempt: int, rows: list[dict[str, Any]]) -> None:
-        """Make epoch rows durable in one file. `name` must be unique within the attempt."""
-        table = pa.Table.from_pylist([row | {"attempt": attempt} for row in rows], schema=ROWS)
-        write_table(self.paths.rows / f"{name}-a{attempt:06d}.parquet", table)
+    def write_rows(self, stem: str, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Make epoch rows durable in one part. `stem` (a-z, 0-9, -) must be unique."""
+        write_part(self.storage, paths.ROWS, stem, as_table(rows, ROWS))
 
-    def write_ends(self, name: str, attempt: int, ends: list[dict[str, Any]]) -> None:
+    def write_ends(self, stem: str, ends: Sequence[Mapping[str, Any]]) -> None:
         """Make the ends of runs durable; call it after `write_rows`, never before."""
-        table = pa.Table.from_pylist([end | {"attempt": attempt} for end in ends], schema=ENDS)
-        write_table(self.paths.ends / f"{name}-a{attempt:06d}.parquet", table)
+        write_part(self.storage, paths.ENDS, stem, as_table(ends, ENDS))
+
+    def write_logs(self, stem: str, events: Sequence[Mapping[str, Any]]) -> None:
+        """Keep events of runs and workers."""
+        write_part(self.storage, paths.LOGS, stem, as_table(events, LOGS))
+
+    def logs(self) -> pl.DataFrame:
+        """All events, by time."""
+        import polars as pl
+
+        return pl.DataFrame(read_parts(self.storage, paths.LOGS, LOGS)).sort("time", maintain_order=True)
+
+    def snapshot(self, columns: Sequence[str] = ()) -> Snapshot:
+        """What the ledger says now; see snapshot.py. Raises DamagedPartsError, naming every damaged file."""
+        from orchestrator.snapshot import take_snapshot
+
+        return take_snapshot(self.storage, columns)
 
     def ends(self) -> pl.DataFrame:
-        """The latest end of every run that has one."""
-        import polars as pl
+        """The latest end of every run that has one; status "lost" where rows that it claims are not there.
 
-        frame = pl.DataFrame(read_tables(self.paths.ends, ENDS))
-        return frame.sort("attempt", maintain_order=True).unique("run_id", keep="last", maintain_order=True)
+        Raises:
+            DamagedPartsError: naming every damaged file.
+        """
+        from orchestrator.parts import consistently
+
+        return consistently(lambda: self.snapshot().judged_ends())
 
     def statuses(self) -> dict[str, str]:
-        """Status (done, diverged, failed) of every run that ended; the others are still to be run."""
+        """Status (done, diverged, failed, lost) of every run that ended."""
         ends = self.ends()
         return dict(zip(ends["run_id"].to_list(), ends["status"].to_list(), strict=True))
-
-    def count_rows(self) -> int:
-        """Epoch rows in the ledger, each (run, evaluation) once."""
-        import polars as pl
-
-        keys = pa.schema([ROWS.field("run_id"), ROWS.field("evaluation")])
-        return pl.DataFrame(read_tables(self.paths.rows, keys)).n_unique()
 
     @overload
     def load(self, kind: Literal["polars"] = "polars") -> pl.DataFrame: ...
@@ -161,20 +163,24 @@ class Ledger:
     def load(self, kind: str = "polars") -> pl.DataFrame | pa.Table | pd.DataFrame:
         """The tidy table: a row for each run and evaluation, with every hyperparameter and the run's status beside it.
 
-        Rows of a run that has not ended have status "running". Sorted by run and evaluation.
+        Rows of a run that has not ended have status "running", of one whose rows are not all there "lost". Sorted by
+        run and evaluation.
 
         Raises:
-            StorageError: a damaged file, named.
+            DamagedPartsError: naming every damaged file.
         """
         import polars as pl
 
-        rows = pl.DataFrame(read_tables(self.paths.rows, ROWS))
-        rows = rows.sort("run_id", "evaluation", "attempt").unique(
-            ["run_id", "evaluation"], keep="last", maintain_order=True
-        )
-        runs = pl.DataFrame(read_tables(self.paths.runs, RUNS)).unique("run_id", keep="last")
-        ends = self.ends().select("run_id", "status", "mask_hash", "subset_hash", "noise_rate_realised", "pack_size")
-        table = rows.join(runs, on="run_id", how="left", maintain_order="left")
+        from orchestrator.parts import consistently
+
+        def read() -> tuple[pl.DataFrame, pl.DataFrame]:
+            snapshot = self.snapshot(ROWS.names)
+            rows = snapshot.rows().select(ROWS.names).collect()
+            return rows.sort("run_id", "evaluation"), snapshot.judged_ends()
+
+        rows, ends = consistently(read)
+        ends = ends.select("run_id", "status", "mask_hash", "subset_hash", "noise_rate_realised", "pack_size")
+        table = rows.join(self.runs(), on="run_id", how="left", maintain_order="left")
         table = table.join(ends, on="run_id", how="left", maintain_order="left")
         table = table.with_columns(pl.col("status").fill_null("running"))
         if kind == "polars":
@@ -182,52 +188,28 @@ class Ledger:
         return table.to_arrow() if kind == "pyarrow" else table.to_pandas()
 
 
-def open_ledger(storage: Path, name: str) -> Ledger:
+def as_table(rows: Sequence[Mapping[str, Any]], schema: pa.Schema) -> pa.Table:
+    """Rows as an Arrow table, column by column: half the time of `Table.from_pylist`. A key that lacks is null."""
+    columns = [pa.array([row.get(field.name) for row in rows], field.type) for field in schema]
+    return pa.Table.from_arrays(columns, schema=schema)
+
+
+def open_ledger(storage: Storage | Path | str, name: str) -> Ledger:
     """The ledger of a sweep that was launched before. Raises LedgerError, listing those that were, if there is none."""
-    ledger = Ledger(storage / name)
+    root = storage if isinstance(storage, Storage) else open_storage(storage)
+    ledger = Ledger(root.child(name))
     if not ledger.exists():
-        raise LedgerError(_missing_sweep(ledger.paths.folder))
+        raise LedgerError(missing_sweep(ledger.storage, root))
     return ledger
 
 
-def run_row(run: Run, axis: str) -> Mapping[str, Any]:
-    """The hyperparameters of one run, as they stand in the ledger."""
-    recipe = run.recipe
-    training: dict[str, Any] = {}
-    if isinstance(recipe, Recipe):
-        training = {
-            "learning_rate_base": recipe.learning_rate,
-            "batch_size": recipe.batch_size,
-            "epochs": recipe.epochs,
-            "weight_decay": recipe.weight_decay,
-            "augmentation": recipe.augmentation,
-        }
-    return training | {
-        "run_id": run.run_id,
-        "dataset": run.dataset.name,
-        "dataset_version": run.dataset.facts.version,
-        "architecture": run.architecture,
-        "axis": axis,
-        "width": run.width,
-        "parameters": run.parameters,
-        "samples": run.samples,
-        "ratio": run.ratio,
-        "target_ratio": run.target_ratio,
-        "noise_model": run.noise.model,
-        "noise_rate": run.noise.rate,
-        "seed": run.seed,
-        "classes": run.dataset.facts.classes,
-        "optimizer": recipe.optimizer,
-        "signal": run.dataset.signal,
-        "recipe": recipe.model_dump_json(),
-    }
+def missing_sweep(sweep: Storage, root: Storage | None = None) -> str:
+    """The message for a sweep that is not there."""
+    found = [name for name in root.folders() if root.exists(f"{name}/{paths.MANIFEST}")] if root else []
+    there = f" Sweeps there: {', '.join(found)}." if found else " No sweep is there yet." if root else ""
+    under = f" under {root.url}" if root else f" at {sweep.url}"
+    return f"no sweep {sweep.name!r}{under}.{there} Start it with: bo-sweep launch {sweep.name}"
 
 
-def _missing_sweep(folder: Path) -> str:
-    storage = folder.parent
-    found = sorted(path.parent.name for path in storage.glob("*/sweep.json")) if storage.is_dir() else []
-    there = f"Sweeps there: {', '.join(found)}." if found else "No sweep is there yet."
-    return f"no sweep {folder.name!r} under {storage}. {there} Start it with: bo-sweep launch {folder.name}"
-
-
-__all__ = ["ENDS", "RUNS", "Ledger", "LedgerError", "Manifest", "StorageError", "open_ledger", "run_row"]
+def _damaged_manifest(where: str, error: Exception) -> str:
+    return f"{where} is damaged ({error}). Launch the same space again to rewrite it"

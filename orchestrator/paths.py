@@ -1,38 +1,34 @@
-"""Names of all files and folders of a sweep, in one place."""
+"""Names of all files and folders of a sweep, relative to its own folder, in one place."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from pathlib import Path
+MANIFEST = "sweep.json"
+"""What was launched: the resolved space, versions, the number of launches."""
+SPACE = "space.yaml"
+"""The resolved space alone, to launch or to change by hand."""
+RUNS = "runs"
+"""Parquet parts: a row a planned run, with its hyperparameters."""
+ROWS = "rows"
+"""Parquet parts: a row an evaluation."""
+ENDS = "ends"
+"""Parquet parts: a row a finished attempt; written after its rows, it is what makes a run count as done."""
+LOGS = "logs"
+"""Parquet parts: a row an event of a run or a worker."""
+CHECKPOINTS = "checkpoints"
+"""The state of each run in training; none is left of a run that ended."""
+LEASE = "lease"
+"""Who launches this sweep right now."""
+DAMAGED = "damaged"
+"""Parts that were found damaged, moved here by a launch; never read again."""
+PHASE = "phase"
+"""Tables and figures; all of it can be drawn again from the rest."""
+
+SETTLED = "settled"
+"""First word in the names of parts of rows that hold finished runs only: every claimed row once, sorted by run."""
+MERGED = "merged"
+"""First word in the names of other parts that compaction wrote."""
 
 
-@dataclass(frozen=True)
-class SweepPaths:
-    """The folder of one sweep: `<storage>/<sweep name>`."""
-
-    folder: Path
-
-    @property
-    def manifest(self) -> Path:
-        """What was launched: the resolved space, versions, the number of launches."""
-        return self.folder / "sweep.json"
-
-    @property
-    def runs(self) -> Path:
-        """Parquet: a row a planned run, with its hyperparameters."""
-        return self.folder / "runs"
-
-    @property
-    def rows(self) -> Path:
-        """Parquet: a row an evaluation."""
-        return self.folder / "rows"
-
-    @property
-    def ends(self) -> Path:
-        """Parquet: a row a finished attempt; written after its rows, it is what makes a run count as done."""
-        return self.folder / "ends"
-
-    @property
-    def phase(self) -> Path:
-        """Tables and figures; all of it can be drawn again from the rest."""
-        return self.folder / "phase"
+def checkpoint(run_id: str) -> str:
+    """The one checkpoint of a run."""
+    return f"{CHECKPOINTS}/{run_id}.pt"

@@ -13,7 +13,9 @@ from search_spaces.packs import Pack, group_packs
 from search_spaces.runs import Run, expand
 from search_spaces.spec import SearchSpace
 
-COMPARED_FREELY = {"widths", "samples", "ratios", "seeds", "description", "packing", "resources", "analysis"}
+COMPARED_FREELY = {
+    *("widths", "samples", "ratios", "seeds", "description", "packing", "resources", "analysis", "priorities")
+}
 """Parts of a space that may change from launch to launch of one sweep: its grid, and how it is run and read."""
 
 
@@ -33,6 +35,8 @@ class Plan:
     """What a launch would train, in order."""
     estimate: Estimate
     slots: int
+    lost: int = 0
+    """Runs that had ended and whose rows are not all there any more; they are new again."""
 
     def count(self, *statuses: str) -> int:
         """Runs of this space with one of `statuses`; "new" are those that have not ended."""
@@ -66,12 +70,19 @@ class Plan:
 
 
 def make_plan(
-    space: SearchSpace, ledger: Ledger, *, slots: int, worker_bytes: float, retry_failed: bool = False
+    space: SearchSpace,
+    ledger: Ledger,
+    *,
+    slots: int,
+    worker_bytes: float,
+    retry_failed: bool = False,
+    signature: str | None = None,
 ) -> Plan:
     """Plan a launch of `space` into `ledger` on `slots` workers, each with `worker_bytes` to fill with models.
 
     Raises:
-        PlanError: runs that do not fit into memory, or a sweep that holds another kind of runs.
+        PlanError: runs that do not fit into memory, a sweep that holds another kind of runs, or a signature that no
+            failed run has.
         RatioError: a ratio that cannot be realised.
     """
     problems = _conflicts(space, ledger)
@@ -82,14 +93,22 @@ def make_plan(
     ended = ledger.ends() if ledger.exists() else None
     statuses: dict[str, str] = {}
     seconds: dict[str, float] = {}
+    again: set[str] = set()
+    lost: set[str] = set()
     if ended is not None:
-        columns = (ended[name].to_list() for name in ("run_id", "status", "seconds"))
-        for run_id, status, taken in zip(*columns, strict=True):
+        columns = (ended[name].to_list() for name in ("run_id", "status", "seconds", "signature"))
+        for run_id, status, taken, cause in zip(*columns, strict=True):
+            if status == "lost":
+                lost.add(run_id)
+                continue
             statuses[run_id] = status
             if status == "done":
                 seconds[run_id] = taken
-    settled = {"done", "diverged"} if retry_failed else {"done", "diverged", "failed"}
-    missing = [run for run in runs if statuses.get(run.run_id) not in settled]
+            elif status == "failed" and retry_failed and signature in (None, cause):
+                again.add(run_id)
+    if signature is not None and not again:
+        raise PlanError(f"no failed run has the signature {signature!r}. bo-sweep status {ledger.name} --failures")
+    missing = [run for run in runs if run.run_id not in statuses or run.run_id in again]
     finished = [(run, seconds[run.run_id]) for run in runs if run.run_id in seconds]
     return Plan(
         space=space,
@@ -98,6 +117,7 @@ def make_plan(
         packs=group_packs(missing, space.packing, worker_bytes),
         estimate=estimate(missing, finished, slots=slots, gpus=space.resources.gpus_per_worker),
         slots=slots,
+        lost=sum(run.run_id in lost for run in runs),
     )
 
 
@@ -126,7 +146,7 @@ def _conflicts(space: SearchSpace, ledger: Ledger) -> list[str]:
     if not changed:
         return []
     return [
-        f"sweep {ledger.paths.folder.name!r} holds runs of another experiment ({'; '.join(changed)}). "
+        f"sweep {ledger.name!r} holds runs of another experiment ({'; '.join(changed)}). "
         "Only its rates, widths, samples, ratios and seeds can grow: choose a new sweep with --name"
     ]
 

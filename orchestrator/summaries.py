@@ -1,8 +1,7 @@
-"""Plans, statuses and diagrams as text for people and as JSON for programs."""
+"""Plans and diagrams as text for people and as JSON for programs."""
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,10 +9,7 @@ from rich.table import Table
 
 from orchestrator.analysis import Diagram
 from orchestrator.console import LOG, RESULTS, duration
-from orchestrator.ledger import Ledger
 from orchestrator.plan import Plan
-from search_spaces.runs import expand
-from search_spaces.schedule import count_evaluations
 
 STATUSES = ("new", "done", "diverged", "failed")
 
@@ -71,56 +67,6 @@ def _cell_text(cell: dict[str, Any]) -> str:
     total = sum(cell[status] for status in STATUSES)
     trouble = "".join(f" {cell[status]} {status}" for status in ("failed", "diverged") if cell[status])
     return f"{cell['done'] + cell['diverged']}/{total}{trouble}"
-
-
-def status_document(ledger: Ledger) -> dict[str, Any]:
-    """How far a sweep is, as JSON.
-
-    Raises:
-        LedgerError, StorageError: a sweep that cannot be read.
-    """
-    manifest = ledger.manifest()
-    runs = expand(manifest.space)
-    ends = ledger.ends()
-    by_id = {end["run_id"]: end for end in ends.iter_rows(named=True)}
-    counts = Counter(by_id[run.run_id]["status"] if run.run_id in by_id else "new" for run in runs)
-    evaluations = sum(count_evaluations(run.recipe, run.evaluation, run.samples) for run in runs)
-    planned = {run.run_id for run in runs}
-    failures: dict[str, dict[str, Any]] = {}
-    for end in by_id.values():
-        if end["status"] == "failed" and end["run_id"] in planned:
-            group = failures.setdefault(
-                end["signature"], {"signature": end["signature"], "runs": [], "sample": end["error"]}
-            )
-            group["runs"].append(end["run_id"])
-    return {
-        "sweep": manifest.name,
-        "space": manifest.space.name,
-        "launches": manifest.launches,
-        "created": manifest.created,
-        "runs": {"total": len(runs)} | {status: counts[status] for status in STATUSES},
-        "evaluations": {"planned": evaluations, "in_ledger": ledger.count_rows()},
-        "worker_seconds": float(ends["seconds"].sum()),
-        "failures": list(failures.values()),
-    }
-
-
-def print_status(document: dict[str, Any]) -> None:
-    """The status as a few lines, and the causes of failures."""
-    runs = document["runs"]
-    share = (runs["done"] + runs["diverged"]) / runs["total"]
-    RESULTS.print(f"[bold]{document['sweep']}[/bold] ({document['space']}, launched {document['launches']} times)")
-    RESULTS.print(
-        f"  runs   {runs['done']} done, {runs['diverged']} diverged, {runs['failed']} failed, "
-        f"{runs['new']} to do; {share:.0%} of {runs['total']}"
-    )
-    rows = document["evaluations"]
-    RESULTS.print(f"  rows   {rows['in_ledger']:,} evaluations of {rows['planned']:,} planned")
-    RESULTS.print(f"  time   {duration(document['worker_seconds'])} of worker time so far")
-    for failure in document["failures"]:
-        RESULTS.print(f"\n[bold]{len(failure['runs'])} failed[/bold]: {failure['signature']}")
-        RESULTS.print(f"  first: run {failure['runs'][0]}")
-        RESULTS.print("\n".join(f"    {line}" for line in failure["sample"].splitlines()[-6:]), markup=False)
 
 
 def diagram_document(diagram: Diagram) -> dict[str, Any]:

@@ -1,170 +1,303 @@
-"""What runs inside a Tune worker: train the packs of one assignment and commit what comes out to the ledger."""
+"""A worker: pulls packs, trains them, and makes durable what comes out, until there is nothing left to pull.
+
+Rows wait in the sink and become durable together; then ends are acknowledged, and only then checkpoints may go on from
+there. A worker that is told to stop saves every run in training and leaves.
+"""
 
 from __future__ import annotations
 
+import gc
+import importlib
+import os
 import platform
+import socket
+import threading
 import time
-import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
-from orchestrator.estimate import guess_seconds
+from orchestrator import paths
+from orchestrator.coordinator import Beat, Job, Orders
+from orchestrator.failures import Failure, failure_of
 from orchestrator.ledger import Ledger
-from search_spaces.packs import Pack
+from orchestrator.logs import logged_to
+from orchestrator.provenance import versions
+from orchestrator.sink import Sink
+from orchestrator.storage import MissingFileError, Storage, StorageError
 from search_spaces.runs import Run
 
-FLUSH_SECONDS = 30.0
-"""Rows of a long run become durable at least this often (at the next evaluation)."""
-REPORT_SECONDS = 1.0
-ERROR_LINES = 30
+BEAT_SECONDS = 1.0
+CHECKPOINT_SECONDS = 60.0
+CHECKPOINT_SHARE = 0.02
+"""Checkpoints of big models are saved less often, so that they take at most this share of the time."""
 
 
 @dataclass(frozen=True)
 class WorkerSettings:
-    """Everything a worker needs beside its packs. Paths must be reachable from the worker."""
+    """Everything a worker needs beside its packs.
 
-    sweep_folder: Path
+    Attributes:
+        storage: the sweep's folder, reachable from the worker.
+        data_folder: where betons are on the worker.
+        launch: number of the launch.
+        gpus, threads: what the worker has.
+        trainer: "module:function" with the signature of workers.train.train_pack.
+    """
+
+    storage: Storage
     data_folder: Path
-    attempt: int
+    launch: int
     gpus: float
     threads: int
+    trainer: str = "workers.train:train_pack"
+
+
+class Boss(Protocol):
+    """The coordinator as one worker sees it (see coordinator.py)."""
+
+    def pull(self) -> Orders: ...
+    def beat(self, beat: Beat) -> bool: ...
+    def acknowledge(self, ended: Sequence[tuple[str, str]]) -> None: ...
+    def finished(self, failure: Failure | None) -> None: ...
+    def paused(self) -> None: ...
+    def goodbye(self) -> None: ...
+    def report_trouble(self, message: str) -> None: ...
+
+
+def run_worker(settings: WorkerSettings, boss: Boss) -> None:
+    """Work until the boss has nothing more. Storage that stays unwritable is reported as trouble, not raised."""
+    worker = Worker(settings, boss)
+    with worker.beating(), logged_to(worker.sink, lambda: worker.current):
+        try:
+            while True:
+                orders = boss.pull()
+                if orders.job is not None:
+                    worker.train(orders.job)
+                    continue
+                worker.flush()
+                if not orders.wait_seconds:
+                    break
+                time.sleep(orders.wait_seconds)
+        except StorageError as error:
+            boss.report_trouble(str(error))
+    boss.goodbye()
 
 
 @dataclass
-class Tally:
-    """What one assignment has achieved so far; `work` is in estimated seconds."""
+class Current:
+    """What is in training right now."""
 
-    done: int = 0
-    diverged: int = 0
-    failed: int = 0
-    work: float = 0.0
-
-    def as_report(self, work_under_way: float = 0.0) -> dict[str, float]:
-        """For Tune, which gives `done` a meaning of its own."""
-        return {
-            "runs_done": self.done,
-            "runs_diverged": self.diverged,
-            "runs_failed": self.failed,
-            "work": self.work + work_under_way,
-        }
-
-    @classmethod
-    def from_report(cls, report: Mapping[str, float]) -> Tally:
-        return cls(int(report["runs_done"]), int(report["runs_diverged"]), int(report["runs_failed"]), report["work"])
+    runs: tuple[Run, ...] = ()
+    attempt: int = 0
 
 
-@dataclass
-class Committer:
-    """Buffers the rows of one pack, and writes them before the ends that claim them."""
+class Worker:
+    """The state of one worker process."""
 
-    ledger: Ledger
-    pack: Pack
-    attempt: int
-    device: str
-    rows: list[dict[str, Any]] = field(default_factory=list)
-    files: int = 0
-    flushed: float = field(default_factory=time.monotonic)
+    def __init__(self, settings: WorkerSettings, boss: Boss) -> None:
+        import torch
 
-    def commit(self, rows: Sequence[dict[str, Any]], ends: Sequence[dict[str, Any]]) -> None:
-        """Take in rows; make them durable if a run ended here, or if the last time was long ago."""
-        self.rows += rows
-        if not ends and time.monotonic() - self.flushed < FLUSH_SECONDS:
-            return
-        name = f"{self.pack.pack_id}-{self.files:05d}"
-        if self.rows:
-            self.ledger.write_rows(name, self.attempt, self.rows)
-        if ends:
-            self.ledger.write_ends(name, self.attempt, [end | self._provenance() for end in ends])
-        self.rows, self.files, self.flushed = [], self.files + 1, time.monotonic()
+        self.settings, self.boss = settings, boss
+        self.device = torch.device("cuda" if settings.gpus else "cpu")
+        self.device_name = torch.cuda.get_device_name(self.device) if settings.gpus else platform.machine()
+        torch.set_num_threads(settings.threads)
+        module, _, name = settings.trainer.partition(":")
+        self.train_pack: Callable[..., Generator[Any]] = getattr(importlib.import_module(module), name)
+        self.node = socket.gethostname()
+        self.sink = Sink(Ledger(settings.storage), settings.launch, f"{self.node}/{os.getpid()}")
+        self.saver = Saver(settings.storage)
+        self.current = Current()
+        self.progress = Beat()
+        self.must_stop = False
+
+    def train(self, job: Job) -> None:
+        """Train a job and tell the boss how it went."""
+        self.current = Current(job.pack.runs, job.attempt)
+        self.progress = Beat()
+        try:
+            stopped = self._train(job)
+        except StorageError:
+            raise
+        except Exception as error:  # whatever a run raises is that run's result, not the end of the sweep
+            failure: Failure | None = failure_of(error)
+            assert failure
+            self._log("error", f"{failure.signature}: {error}", level="error")
+            if len(job.pack.runs) == 1 and failure.kind != "transient":
+                self.sink.add([], [failure.end(job.pack.runs[0], job.attempt) | self._provenance()], job.attempt)
+                failure = None
+            self.flush()
+            self.boss.finished(failure)
+            self._free_memory()
+        else:
+            if stopped:
+                self.boss.paused()
+            else:
+                self.boss.finished(None)
+                if self.sink.is_due:
+                    self.flush()
+        finally:
+            self.current = Current()
+
+    def _free_memory(self) -> None:
+        """Give back what a failed pack held, before a smaller one is tried."""
+        import torch
+
+        gc.collect()
+        if self.settings.gpus:
+            torch.cuda.empty_cache()
+
+    def _train(self, job: Job) -> bool:
+        """Train all runs of a job; returns whether it was stopped, with all that was reached saved."""
+        from workers.checkpoint import group_by_step
+
+        checkpoints = self._checkpoints(job.pack.runs) if job.may_resume else {}
+        for runs, resume in group_by_step(job.pack.runs, checkpoints):
+            self.current = Current(runs, job.attempt)
+            self._log("resumed" if resume else "started", f"in a pack of {len(runs)} on {self.device_name}")
+            self.saver.restart()
+            left = {run.run_id for run in runs}
+            training = self.train_pack(
+                runs, self.settings.data_folder, self.device, resume=resume, pause=self._wants_pause
+            )
+            for progress in training:
+                self._take(progress, runs, job.attempt)
+                left -= {end.run_id for end in progress.ended}
+                if self.must_stop or self.saver.is_due:
+                    self.flush()
+                    self._save(progress)
+                elif self.sink.is_due:
+                    self.flush()
+                if self.must_stop and left:
+                    training.close()
+                    return True
+        return False
+
+    def _wants_pause(self) -> bool:
+        return self.must_stop or self.sink.is_due or self.saver.is_due
+
+    def _take(self, progress: Any, runs: Sequence[Run], attempt: int) -> None:
+        """Take in what an evaluation gave."""
+        by_id = {run.run_id: run for run in runs}
+        last = {row["run_id"]: row for row in progress.rows}
+        ends = []
+        for end in progress.ended:
+            run = by_id[end.run_id]
+            images = round(last[end.run_id]["epoch"] * run.samples) if run.recipe.optimizer != "gradient-flow" else 0
+            gpu_seconds = end.seconds * self.settings.gpus
+            provenance = {"images": images, "gpu_seconds": gpu_seconds, "pack_size": len(runs), **self._provenance()}
+            ends.append(vars(end) | provenance)
+            message = f"{end.evaluations} evaluations, {end.seconds:.1f} s"
+            self.sink.log(end.status, message, run_id=end.run_id, attempt=attempt)
+        self.sink.add(progress.rows, ends, attempt)
+        speed = sum(row["images_per_second"] for row in progress.rows)
+        self.progress.share_done = progress.share_done
+        self.progress.images_per_second = speed or self.progress.images_per_second
 
     def _provenance(self) -> dict[str, Any]:
-        versions = f"bo-sweep {version('bo-sweep')}, Python {platform.python_version()}, torch {version('torch')}"
-        return {"pack_size": len(self.pack.runs), "device": self.device, "versions": versions}
+        return {"device": self.device_name, "node": self.node, "versions": versions()}
+
+    def flush(self) -> None:
+        """Make durable what waits, tell which runs ended, and drop the checkpoints of those."""
+        ended = self.sink.flush()
+        self.boss.acknowledge([(end["run_id"], end["status"]) for end in ended])
+        self.saver.forget([end["run_id"] for end in ended])
+
+    def _save(self, progress: Any) -> None:
+        try:
+            saved = self.saver.save(progress.checkpoints())
+        except StorageError as error:  # rows are safe; the run would begin a little earlier, no more
+            self._log("checkpoint failed", str(error), level="warning")
+            return
+        for run_id in saved:
+            self.sink.log("checkpointed", "", run_id=run_id, attempt=self.current.attempt)
+
+    def _checkpoints(self, runs: Sequence[Run]) -> dict[str, Any]:
+        from workers.checkpoint import CheckpointError, load_checkpoint
+
+        found = {}
+        for run in runs:
+            try:
+                found[run.run_id] = load_checkpoint(self.settings.storage.read(paths.checkpoint(run.run_id)), run)
+                self.saver.known.add(run.run_id)
+            except MissingFileError:
+                continue
+            except CheckpointError as error:
+                self.sink.log(
+                    "checkpoint refused", str(error), run_id=run.run_id, attempt=self.current.attempt, level="warning"
+                )
+        return found
+
+    def _log(self, event: str, message: str, *, level: str = "info") -> None:
+        for run in self.current.runs:
+            self.sink.log(event, message, run_id=run.run_id, attempt=self.current.attempt, level=level)
+
+    @contextmanager
+    def beating(self) -> Iterator[None]:
+        """Tell the boss every second that this worker lives, and hear from it whether to stop."""
+        stop = threading.Event()
+
+        def beat_on() -> None:
+            while not stop.wait(BEAT_SECONDS):
+                self.progress.gpu_use = gpu_use() if self.settings.gpus else None
+                if self.boss.beat(self.progress):
+                    self.must_stop = True
+
+        thread = threading.Thread(target=beat_on, name="beat", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            stop.set()
+            thread.join()
 
 
-def train_packs(packs: Sequence[Pack], settings: WorkerSettings, report: Callable[[dict[str, float]], None]) -> None:
-    """Train packs one after another. A run that fails is recorded as failed; the others go on.
+@dataclass
+class Saver:
+    """Saves runs in training now and then, each over its last checkpoint, and drops checkpoints of runs that ended."""
 
-    Args:
-        packs: in order.
-        settings: see WorkerSettings.
-        report: told the tally at most every second, and at the end.
+    storage: Storage
+    known: set[str] = field(default_factory=set)
+    """Runs that have a checkpoint in storage."""
+    _interval: float = CHECKPOINT_SECONDS
+    _last: float = field(default_factory=time.monotonic)
 
-    Raises:
-        StorageError: results cannot be written; nothing is marked as done that is not durable.
-    """
+    @property
+    def is_due(self) -> bool:
+        return time.monotonic() - self._last >= self._interval
+
+    def restart(self) -> None:
+        """Count from now."""
+        self._last = time.monotonic()
+
+    def save(self, checkpoints: dict[str, bytes]) -> list[str]:
+        """Write the checkpoints (by run id); their rows must be durable. Raises StorageError."""
+        started = time.monotonic()
+        self._last = started
+        for run_id, content in checkpoints.items():
+            self.storage.write(paths.checkpoint(run_id), content)
+            self.known.add(run_id)
+        self._last = time.monotonic()
+        self._interval = max(CHECKPOINT_SECONDS, (self._last - started) / CHECKPOINT_SHARE)
+        return list(checkpoints)
+
+    def forget(self, run_ids: Sequence[str]) -> None:
+        """Drop what is there of runs whose ends are durable; what cannot be dropped now, the next launch drops."""
+        for run_id in self.known.intersection(run_ids):
+            try:
+                self.storage.delete(paths.checkpoint(run_id))
+            except StorageError:
+                continue
+            self.known.discard(run_id)
+
+
+def gpu_use() -> float | None:
+    """Share of the last moments in which the current GPU computed, where the driver tells."""
     import torch
 
-    device = torch.device("cuda" if settings.gpus else "cpu")
-    torch.set_num_threads(settings.threads)
-    name = torch.cuda.get_device_name(device) if settings.gpus else platform.machine()
-    ledger = Ledger(settings.sweep_folder)
-    tally = Tally()
-    last_report = time.monotonic()
-
-    def on_progress(work: float) -> None:
-        nonlocal last_report
-        if time.monotonic() - last_report >= REPORT_SECONDS:
-            last_report = time.monotonic()
-            report(tally.as_report(work))
-
-    for pack in packs:
-        ended = _train_pack(pack, ledger, settings, name, device, tally, on_progress)
-        unfinished = [run for run in pack.runs if run.run_id not in ended]
-        if len(pack.runs) > 1:  # a failing run must not take its pack with it: each of the others gets its own try
-            for run in unfinished:
-                _train_pack(Pack((run,)), ledger, settings, name, device, tally, on_progress)
-        tally.work += sum(guess_seconds(run, settings.gpus) for run in pack.runs)
-    report(tally.as_report())
-
-
-def _train_pack(
-    pack: Pack,
-    ledger: Ledger,
-    settings: WorkerSettings,
-    device_name: str,
-    device: Any,
-    tally: Tally,
-    on_progress: Callable[[float], None],
-) -> set[str]:
-    """Train one pack and commit it; returns the ids of the runs that ended. A lone run that raises ends as failed."""
-    from orchestrator.storage import StorageError
-    from workers.train import train_pack
-
-    committer = Committer(ledger, pack, settings.attempt, device_name)
-    work = sum(guess_seconds(run, settings.gpus) for run in pack.runs)
-    ended: set[str] = set()
     try:
-        for progress in train_pack(pack.runs, settings.data_folder, device):
-            ends = [vars(end) for end in progress.ended]
-            committer.commit(progress.rows, ends)
-            for end in progress.ended:
-                ended.add(end.run_id)
-                tally.diverged += end.status == "diverged"
-                tally.done += end.status == "done"
-            on_progress(work * progress.share_done)
-    except StorageError:
-        raise
-    except Exception as error:  # whatever a run raises is that run's result, not the end of the sweep
-        if len(pack.runs) == 1:
-            committer.commit([], [failed_end(pack.runs[0], error)])
-            ended.add(pack.runs[0].run_id)
-            tally.failed += 1
-    return ended
-
-
-def failed_end(run: Run, error: BaseException) -> dict[str, Any]:
-    """The end of a run that raised `error`: its last lines, and a signature that groups failures of one cause."""
-    frames = traceback.extract_tb(error.__traceback__)
-    place = f" at {Path(frames[-1].filename).name}:{frames[-1].name}" if frames else ""
-    lines = "".join(traceback.format_exception(error)).splitlines()[-ERROR_LINES:]
-    return {
-        "run_id": run.run_id,
-        "status": "failed",
-        "seconds": 0.0,
-        "error": "\n".join(lines),
-        "signature": f"{type(error).__name__}{place}",
-    }
+        return torch.cuda.utilization() / 100
+    except Exception:  # without NVML's Python binding there is nothing to tell
+        return None

@@ -10,12 +10,12 @@ import click
 import pytest
 from click.testing import CliRunner, Result
 
-from orchestrator import worker
 from orchestrator.cli import main
+from orchestrator.failures import failure_of
 from orchestrator.ledger import Ledger, Manifest
 from search_spaces.catalog import builtin_names, load_space
 from search_spaces.runs import expand
-from tests.test_ledger import end
+from tests.test_ledger import settle
 
 
 def run(*arguments: str | Path) -> Result:
@@ -140,15 +140,18 @@ def test_status_groups_failures_by_cause(tmp_path: Path) -> None:
         try:
             raise RuntimeError(message)
         except RuntimeError as error:
-            return worker.failed_end(runs[index], error)
+            return failure_of(error).end(runs[index], 3)
 
-    ledger.write_ends("x", 3, [end(runs[0]), failure(1, "first"), failure(2, "second"), end(runs[3], "diverged")])
+    settle(ledger, runs[0])
+    settle(ledger, runs[3], status="diverged")
+    ledger.write_ends("x", [failure(1, "first"), failure(2, "second")])
     document = json.loads(run("status", "digits-grid", "--storage", tmp_path, "--json").stdout)
-    assert document["runs"] == {"total": 63, "new": 59, "done": 1, "diverged": 1, "failed": 2}
+    counts = {"done": 1, "running": 0, "waiting": 59, "failed": 2, "diverged": 1, "lost": 0}
+    assert document["runs"] == {"total": 63, **counts}
     (group,) = document["failures"]
     assert group["signature"] == "RuntimeError at test_cli.py:failure"
     assert group["runs"] == [runs[1].run_id, runs[2].run_id]
-    assert "first" in group["sample"]
+    assert "second" in group["sample"]
     result = run("status", "digits-grid", "--storage", tmp_path)
     assert result.exit_code == 0
     assert "2 failed" in result.stdout

@@ -16,7 +16,10 @@ import psutil
 import pytest
 from polars.testing import assert_frame_equal
 
+from orchestrator.lease import current_claim
 from orchestrator.ledger import Ledger
+from orchestrator.storage import open_storage
+from orchestrator.verify import verify
 from workers.schema import TIMING_COLUMNS
 
 TINY = (
@@ -43,6 +46,13 @@ def table(storage: Path, name: str = "digits-grid") -> pl.DataFrame:
     return Ledger(storage / name).load().drop(*TIMING_COLUMNS, "attempt", "pack_size").sort("run_id", "evaluation")
 
 
+def assert_verified(storage: Path, name: str = "digits-grid") -> None:
+    """Every planned evaluation is there exactly once."""
+    found = verify(Ledger(storage / name))
+    assert found.problems == []
+    assert found.is_complete
+
+
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory, data_folder: Path) -> Path:
     storage = tmp_path_factory.mktemp("undisturbed")
@@ -60,6 +70,7 @@ def test_one_command_ends_with_a_table_figures_and_the_next_commands(undisturbed
     assert "The ledger of digits-grid is complete: 8 of 8 runs." in again.stderr
     assert "final test error" in again.stdout
     assert "bo-sweep status digits-grid --storage" in again.stderr
+    assert_verified(undisturbed)
     folder = undisturbed / "digits-grid" / "phase"
     for name in ("err_last.png", "err_last.svg", "noise_cost.png", "phase.svg", "overview.png", "cells.csv"):
         assert (folder / name).stat().st_size > 0
@@ -83,7 +94,10 @@ def test_the_table_holds_every_evaluation_of_every_run_with_its_provenance(undis
 def test_status_and_phase_speak_json(undisturbed: Path) -> None:
     status = json.loads(bo_sweep("status", "digits-grid", "--storage", undisturbed, "--json").stdout)
     assert status["schema_version"] == 1
-    assert status["runs"] == {"total": 8, "new": 0, "done": 8, "diverged": 0, "failed": 0}
+    counts = {"done": 8, "running": 0, "waiting": 0, "failed": 0, "diverged": 0, "lost": 0}
+    assert status["runs"] == {"total": 8, **counts}
+    assert status["live"] is None
+    assert status["images_per_second"] > 0
     assert status["evaluations"] == {"planned": 48, "in_ledger": 48}
     result = bo_sweep(
         "phase", "digits-grid", "--storage", undisturbed, "--metric", "err_best", "--format", "svg", "--json"
@@ -108,7 +122,7 @@ def test_growing_trains_only_what_is_new_and_changes_nothing_else(
     assert_frame_equal(after.filter(pl.col("seed") < 2), before)
     shrunk = launch(storage, data_folder, *TINY[:-1], "1")
     assert shrunk.returncode == 0
-    assert Ledger(storage / "digits-grid").paths.phase.joinpath("cells.csv").read_text().count("\n") == 5
+    assert (storage / "digits-grid" / "phase" / "cells.csv").read_text().count("\n") == 5
     cells = pl.read_parquet(storage / "digits-grid" / "phase" / "cells.parquet")
     assert cells["n"].to_list() == [3] * 4
 
@@ -134,32 +148,161 @@ def finished(storage: Path) -> int:
     return len(list((storage / "digits-grid" / "ends").glob("*.parquet")))
 
 
-LONGER = (*TINY, "--set", "recipe.epochs=12", "--seeds", "3")
+def in_training(process: subprocess.Popen[str], storage: Path) -> bool:
+    """Whether workers are at it: their progress stands in the lease."""
+    assert process.poll() is None, process.communicate()
+    claim = current_claim(open_storage(storage / "digits-grid"))
+    return bool(claim and any(each["share_done"] > 0 for each in claim.progress.get("running", [])))
+
+
+LONGER = (*TINY, "--set", "recipe.epochs=80", "--set", "evaluation.points=40", "--seeds", "2")
+"""8 runs in 4 packs of some seconds each."""
+
+
+@pytest.fixture(scope="module")
+def longer(tmp_path_factory: pytest.TempPathFactory, data_folder: Path) -> Path:
+    storage = tmp_path_factory.mktemp("longer")
+    result = launch(storage, data_folder, *LONGER)
+    assert result.returncode == 0, result.stderr
+    return storage
 
 
 @pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
-def test_a_stop_keeps_what_was_committed_and_the_next_launch_goes_on(
-    stop: signal.Signals, tmp_path: Path, data_folder: Path
+def test_the_first_stop_saves_what_runs_and_the_next_launch_goes_on_from_there(
+    stop: signal.Signals, tmp_path: Path, data_folder: Path, longer: Path
 ) -> None:
     process = start(tmp_path, data_folder, *LONGER)
-    wait_for(lambda: finished(tmp_path) >= 1)
+    wait_for(lambda: in_training(process, tmp_path))
     if stop == signal.SIGINT:
         os.killpg(process.pid, stop)  # Ctrl-C on a terminal reaches the workers too
     else:
         os.kill(process.pid, stop)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 3, errors
-    assert "Stopped." in errors
+    assert "Stopped before the end" in errors
     assert "bo-sweep launch digits-grid" in errors
     assert "Traceback" not in errors
+    saved = [path.stem for path in (tmp_path / "digits-grid" / "checkpoints").iterdir()]
+    assert saved, "what was in training has a checkpoint"
+    assert list((tmp_path / "digits-grid" / "lease").iterdir()) == []
     kept = set(Ledger(tmp_path / "digits-grid").statuses())
-    assert 0 < len(kept) < 12
     result = launch(tmp_path, data_folder, *LONGER)
     assert result.returncode == 0, result.stderr
-    assert f"{12 - len(kept)} of 12 runs to train" in result.stderr
-    frame = Ledger(tmp_path / "digits-grid").load()
-    assert frame.filter(pl.col("run_id").is_in(list(kept)))["attempt"].unique().to_list() == [1]
-    assert frame["run_id"].n_unique() == 12
+    assert f"{8 - len(kept)} of 8 runs to train" in result.stderr
+    events = Ledger(tmp_path / "digits-grid").logs()
+    assert set(events.filter(pl.col("event") == "resumed")["run_id"]) == set(saved)
+    assert list((tmp_path / "digits-grid" / "checkpoints").iterdir()) == []
+    assert_verified(tmp_path)
+    assert_frame_equal(table(tmp_path), table(longer))
+
+
+def test_the_second_stop_stops_at_once_and_loses_nothing_committed(tmp_path: Path, data_folder: Path) -> None:
+    process = start(tmp_path, data_folder, *LONGER, "--set", "recipe.epochs=3000")
+    wait_for(lambda: in_training(process, tmp_path))
+    process.terminate()
+    process.terminate()
+    time.sleep(0.3)
+    process.terminate()
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 3, errors
+    assert "Traceback" not in errors
+    assert verify(Ledger(tmp_path / "digits-grid")).problems == []
+
+
+def test_at_the_end_of_a_budget_a_launch_exits_3_and_says_how_to_go_on(tmp_path: Path, data_folder: Path) -> None:
+    result = launch(tmp_path, data_folder, *TINY, "--max-runs", "3")
+    assert result.returncode == 3, result.stderr
+    assert "3 runs were allowed" in result.stderr
+    assert "bo-sweep launch digits-grid --storage" in result.stderr
+    statuses = Ledger(tmp_path / "digits-grid").statuses()
+    assert list(statuses.values()) == ["done"] * 3
+    wall = launch(tmp_path, data_folder, *TINY, "--set", "recipe.epochs=3000", "--name", "long", "--max-wall", "5s")
+    assert wall.returncode == 3, wall.stderr
+    assert "seconds of wall time are spent" in wall.stderr
+    assert list((tmp_path / "long" / "checkpoints").iterdir())
+    refused = launch(tmp_path, data_folder, *TINY, "--max-gpu-hours", "1")
+    assert refused.returncode == 2
+    assert "without GPUs" in refused.stderr
+
+
+def test_a_second_launch_is_refused_while_the_first_one_runs(tmp_path: Path, data_folder: Path) -> None:
+    process = start(tmp_path, data_folder, *LONGER)
+    wait_for(lambda: in_training(process, tmp_path))
+    second = launch(tmp_path, data_folder, *LONGER)
+    assert second.returncode == 4
+    assert f"process {process.pid}" in second.stderr
+    assert "status digits-grid --watch" in second.stderr
+    status = json.loads(bo_sweep("status", "digits-grid", "--storage", tmp_path, "--json").stdout)
+    assert status["live"]["workers"] == 2
+    assert status["runs"]["running"] > 0
+    shown = bo_sweep("status", "digits-grid", "--storage", tmp_path).stdout
+    assert f"process {process.pid}" in shown
+    assert verify(Ledger(tmp_path / "digits-grid")).problems == [], "safe while it runs"
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 0, errors
+
+
+def test_finished_runs_of_another_sweep_are_taken_over_by_id(
+    undisturbed: Path, tmp_path: Path, data_folder: Path
+) -> None:
+    storage = tmp_path / "s"
+    subprocess.run(["cp", "-r", undisturbed, storage], check=True)
+    result = launch(storage, data_folder, *TINY[:-1], "3", "--name", "wider", "--reuse", "digits-grid")
+    assert result.returncode == 0, result.stderr
+    assert "8 finished runs taken over from sweep digits-grid" in result.stderr
+    assert "4 of 12 runs to train" in result.stderr
+    assert_verified(storage, "wider")
+    ends = Ledger(storage / "wider").ends()
+    assert ends["reused_from"].drop_nulls().to_list() == ["digits-grid"] * 8
+    assert_frame_equal(table(storage, "wider").filter(pl.col("seed") < 2), table(undisturbed))
+
+
+@pytest.mark.parametrize("damage", ["cut short", "one bit", "foreign", "deleted"])
+def test_damage_is_named_and_just_what_is_lost_is_trained_again(
+    damage: str, undisturbed: Path, tmp_path: Path, data_folder: Path
+) -> None:
+    storage = tmp_path / "s"
+    subprocess.run(["cp", "-r", undisturbed, storage], check=True)
+    rows = sorted((storage / "digits-grid" / "rows").iterdir())
+    path = rows[0]
+    lost = set(pl.read_parquet(path)["run_id"])
+    content = bytearray(path.read_bytes())
+    if damage == "cut short":
+        path.write_bytes(content[:-100])
+    elif damage == "one bit":
+        content[len(content) // 2] ^= 16
+        path.write_bytes(content)
+    elif damage == "deleted":
+        path.unlink()
+    else:
+        path, lost = path.with_name("foreign.parquet"), set()
+        pl.DataFrame({"x": [1]}).write_parquet(path)
+    verified = bo_sweep("verify", "digits-grid", "--storage", storage)
+    assert verified.returncode == 1
+    assert (next(iter(lost)) if damage == "deleted" else path.name) in verified.stdout
+    result = launch(storage, data_folder, *TINY)
+    assert result.returncode == 0, result.stderr
+    if damage != "deleted":
+        assert path.name in result.stderr
+        assert (storage / "digits-grid" / "damaged" / f"rows-{path.name}").exists()
+    assert_verified(storage)
+    assert_frame_equal(table(storage), table(undisturbed))
+    attempts = Ledger(storage / "digits-grid").load().group_by("run_id").agg(pl.col("attempt").max())
+    again = set(attempts.filter(pl.col("attempt") >= 2_000_000)["run_id"])
+    assert again == lost
+
+
+def test_a_run_can_be_reproduced_from_what_the_ledger_says(undisturbed: Path, data_folder: Path) -> None:
+    run_id = Ledger(undisturbed / "digits-grid").load()["run_id"][0]
+    result = bo_sweep(
+        *("reproduce", "digits-grid", run_id[:10], "--storage", undisturbed, "--data", data_folder, "--run", "--json")
+    )
+    assert result.returncode == 0, result.stderr
+    document = json.loads(result.stdout)
+    assert document["run_id"] == run_id
+    assert document["comparison"] == {"rows_before": 6, "rows_now": 6, "differences": {}, "identical": True}
+    assert "--set seeds=" in document["command"].replace("'", "")
+    assert document["trained with"] == document["here"]
 
 
 @pytest.mark.parametrize("sign", ["gcs_server", "raylet"])
@@ -174,15 +317,15 @@ def test_a_stop_while_the_cluster_starts_is_a_stop(sign: str, tmp_path: Path, da
 
 @pytest.mark.parametrize("victim", ["worker", "driver"])
 def test_after_a_kill_the_table_is_that_of_an_undisturbed_sweep(
-    victim: str, undisturbed: Path, tmp_path: Path, data_folder: Path
+    victim: str, longer: Path, tmp_path: Path, data_folder: Path
 ) -> None:
-    process = start(tmp_path, data_folder, *TINY)
+    process = start(tmp_path, data_folder, *LONGER)
 
     def workers() -> list[psutil.Process]:
         children = psutil.Process(process.pid).children(recursive=True)
         return [child for child in children if "ImplicitFunc" in " ".join(child.cmdline())]
 
-    wait_for(lambda: (tmp_path / "digits-grid" / "rows").exists())
+    wait_for(lambda: in_training(process, tmp_path))
     if victim == "worker":
         workers()[0].kill()
         _, errors = process.communicate(timeout=120)
@@ -193,9 +336,10 @@ def test_after_a_kill_the_table_is_that_of_an_undisturbed_sweep(
         process.wait()
         process.communicate()
         psutil.wait_procs(children, timeout=30)
-        result = launch(tmp_path, data_folder, *TINY)
+        result = launch(tmp_path, data_folder, *LONGER)
         assert result.returncode == 0, result.stderr
-    assert_frame_equal(table(tmp_path), table(undisturbed))
+    assert_verified(tmp_path)
+    assert_frame_equal(table(tmp_path), table(longer))
 
 
 def test_a_run_that_fails_is_recorded_with_its_cause_and_does_not_take_others_along(
@@ -218,7 +362,11 @@ def test_a_run_that_fails_is_recorded_with_its_cause_and_does_not_take_others_al
     again = launch(tmp_path, data_folder, *arguments)
     assert again.returncode == 1
     assert Ledger(tmp_path / "digits-grid").manifest().launches == 1
-    retried = launch(tmp_path, data_folder, *arguments, "--retry-failed")
+    assert "0.95" in bo_sweep("status", "digits-grid", "--storage", tmp_path, "--failures").stdout
+    assert "0.95" in bo_sweep("logs", "digits-grid", "--storage", tmp_path, "--level", "error").stdout
+    unknown = launch(tmp_path, data_folder, *arguments, "--retry-failed", "--signature", "no such")
+    assert unknown.returncode == 2
+    retried = launch(tmp_path, data_folder, *arguments, "--retry-failed", "--signature", failure["signature"])
     assert retried.returncode == 1
     assert Ledger(tmp_path / "digits-grid").manifest().launches == 2
 

@@ -7,23 +7,22 @@ from pathlib import Path
 import pytest
 
 from orchestrator import slots
-from orchestrator.executor import make_assignments
 from orchestrator.launch import LaunchOptions, plan_launch
 from orchestrator.ledger import Ledger, Manifest
 from orchestrator.plan import Plan, PlanError
 from orchestrator.slots import Hardware, ResourceError, count_slots, worker_memory_bytes
-from orchestrator.storage import StorageError
+from orchestrator.storage import StorageError, open_storage
 from search_spaces.catalog import builtin_names, load_space
 from search_spaces.runs import expand
 from search_spaces.spec import Resources
-from tests.test_ledger import end
+from tests.test_ledger import settle
 
 LAPTOP = Hardware(cpus=2, gpus=0, memory_bytes_per_cpu=8e9)
 BOX = Hardware(cpus=96, gpus=8, memory_bytes_per_cpu=8e9)
 
 
 def plan(tmp_path: Path, *overrides: str, hardware: Hardware = LAPTOP, retry_failed: bool = False) -> Plan:
-    options = LaunchOptions(tmp_path, "sweep", tmp_path, retry_failed=retry_failed)
+    options = LaunchOptions(open_storage(tmp_path), "sweep", tmp_path, retry_failed=retry_failed)
     return plan_launch(load_space("digits-grid", overrides), options, hardware)
 
 
@@ -44,7 +43,10 @@ def test_a_new_sweep_is_all_new_and_planning_writes_nothing(tmp_path: Path) -> N
 
 def test_only_what_the_ledger_lacks_is_left_and_failed_runs_only_on_demand(tmp_path: Path) -> None:
     runs = expand(load_space("digits-grid"))
-    ledger_of(tmp_path).write_ends("x", 1, [end(runs[0]), end(runs[1], "diverged"), end(runs[2], "failed")])
+    ledger = ledger_of(tmp_path)
+    settle(ledger, runs[0])
+    settle(ledger, runs[1], status="diverged")
+    settle(ledger, runs[2], status="failed")
     made = plan(tmp_path)
     assert [made.count(status) for status in ("new", "done", "diverged", "failed")] == [60, 1, 1, 1]
     left = {run.run_id for pack in made.packs for run in pack.runs}
@@ -56,7 +58,7 @@ def test_only_what_the_ledger_lacks_is_left_and_failed_runs_only_on_demand(tmp_p
 def test_the_estimate_follows_finished_runs_of_the_sweep(tmp_path: Path) -> None:
     runs = expand(load_space("digits-grid"))
     before = plan(tmp_path).estimate
-    ledger_of(tmp_path).write_ends("x", 1, [end(run) | {"seconds": 1000.0} for run in runs[:4]])
+    settle(ledger_of(tmp_path), *runs[:4], seconds=1000.0)
     after = plan(tmp_path).estimate
     assert after.slot_seconds > 20 * before.slot_seconds
     assert "4 finished runs" in after.basis
@@ -106,18 +108,8 @@ def test_the_limits_of_a_container_count(tmp_path: Path, monkeypatch: pytest.Mon
 @pytest.mark.parametrize("name", builtin_names())
 def test_every_builtin_space_can_be_planned_on_a_gpu_box(name: str, tmp_path: Path) -> None:
     space = load_space(name)
-    made = plan_launch(space, LaunchOptions(tmp_path, name, tmp_path), BOX)
+    made = plan_launch(space, LaunchOptions(open_storage(tmp_path), name, tmp_path), BOX)
     assert sum(len(pack.runs) for pack in made.packs) == len(made.runs)
     assert {(c["width"], c["samples"], c["noise_rate"]) for c in made.cells()} == {
         (run.width, run.samples, run.noise.rate) for run in made.runs
     }
-
-
-def test_trials_hold_every_pack_once_seed_by_seed_and_end_with_the_shortest(tmp_path: Path) -> None:
-    made = plan(tmp_path)
-    assignments = make_assignments(made.packs, 2, made.space.resources)
-    flat = [pack for assignment in assignments for pack in assignment]
-    assert sorted(pack.pack_id for pack in flat) == sorted(pack.pack_id for pack in made.packs)
-    assert [pack.runs[0].seed for pack in flat] == sorted(pack.runs[0].seed for pack in flat)
-    assert flat[0].runs[0].width == 32
-    assert flat[-1].runs[0].width == 2

@@ -1,0 +1,61 @@
+"""Budgets of one launch: where they end, nothing more is handed out, and what runs is saved."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from search_spaces.packs import Pack
+from search_spaces.spec import Resources
+
+UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+
+
+@dataclass(frozen=True)
+class Budget:
+    """Caps of one launch; None is no cap."""
+
+    gpu_hours: float | None = None
+    wall_seconds: float | None = None
+    runs: int | None = None
+
+    def check(self, resources: Resources) -> None:
+        """Raises ValueError where a cap could never be reached."""
+        if self.gpu_hours is not None and not resources.gpus_per_worker:
+            raise ValueError(
+                f"--max-gpu-hours {self.gpu_hours:g}: this space trains without GPUs, so it would never be reached. "
+                "Use --max-wall or --max-runs"
+            )
+
+    def spent(self, *, wall_seconds: float, worker_seconds: float, gpus: float) -> str | None:
+        """Which cap is reached, in words; None while none is."""
+        hours = worker_seconds * gpus / 3600
+        if self.gpu_hours is not None and hours >= self.gpu_hours:
+            return f"{hours:.2f} of {self.gpu_hours:g} GPU-hours are spent"
+        if self.wall_seconds is not None and wall_seconds >= self.wall_seconds:
+            return f"{wall_seconds:.0f} of {self.wall_seconds:g} seconds of wall time are spent"
+        return None
+
+    def admit(self, packs: Sequence[Pack]) -> list[Pack]:
+        """The first packs, cut to the number of runs allowed."""
+        if self.runs is None:
+            return list(packs)
+        admitted, room = [], self.runs
+        for pack in packs:
+            if room <= 0:
+                break
+            admitted.append(Pack(pack.runs[:room]))
+            room -= len(pack.runs)
+        return admitted
+
+
+def parse_duration(text: str) -> float:
+    """Seconds of "90", "90s", "30m", "1.5h", "2d" or sums such as "1h30m". Raises ValueError."""
+    parts = re.findall(r"([0-9]*\.?[0-9]+)([smhd]?)", text.strip().lower())
+    if not parts or "".join(number + unit for number, unit in parts) != text.strip().lower():
+        raise ValueError(f"{text!r} is no duration: write seconds, or 30m, 1.5h, 2d, 1h30m")
+    seconds = sum(float(number) * UNITS[unit or "s"] for number, unit in parts)
+    if seconds <= 0:
+        raise ValueError(f"{text!r} must be more than nothing")
+    return seconds

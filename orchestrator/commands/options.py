@@ -1,0 +1,146 @@
+"""What commands share: options, exit codes, and how errors of the library are told."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+if TYPE_CHECKING:
+    from orchestrator.ledger import Ledger
+    from orchestrator.storage import Storage
+    from search_spaces.spec import SearchSpace
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+SOME_RUNS_FAILED, USAGE, STOPPED, INFRASTRUCTURE = 1, 2, 3, 4
+DEFAULT_STORAGE = "sweeps"
+
+
+class Failure(click.ClickException):
+    """An error for the user, with the exit code that tells its kind."""
+
+    def __init__(self, message: str, exit_code: int) -> None:
+        super().__init__(message)
+        vars(self)["exit_code"] = exit_code
+
+
+@contextmanager
+def user_errors() -> Iterator[None]:
+    """Turn the library's errors into one message and an exit code; anything else is a bug and shows its trace."""
+    from orchestrator.lease import LeaseHeldError
+    from orchestrator.ledger import LedgerError
+    from orchestrator.storage import StorageError
+
+    try:
+        yield
+    except (StorageError, ConnectionError, LeaseHeldError) as error:
+        raise Failure(str(error), INFRASTRUCTURE) from error
+    except (LedgerError, ValueError) as error:
+        infrastructure = type(error).__name__ == "BetonError"  # its module would import numba
+        raise Failure(str(error), INFRASTRUCTURE if infrastructure else USAGE) from error
+
+
+def default_data_folder() -> Path:
+    """Where betons are: $BO_SWEEP_DATA, or the user's cache folder."""
+    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(os.environ.get("BO_SWEEP_DATA") or Path(cache) / "bo-sweep")
+
+
+def all_of(*options: Callable[[Command], Command]) -> Callable[[Command], Command]:
+    """Several options as one decorator; help shows them in this order."""
+
+    def decorate(command: Command) -> Command:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return decorate
+
+
+def complete_spaces(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[str]:
+    from search_spaces.catalog import builtin_names
+
+    return [name for name in builtin_names() if name.startswith(incomplete)]
+
+
+space_options = all_of(
+    click.argument("space", shell_complete=complete_spaces),
+    click.option(
+        "--set", "overrides", metavar="KEY=VALUE", multiple=True, help="Override a value, e.g. recipe.epochs=20."
+    ),
+    click.option("--seeds", type=click.IntRange(min=1), help="Number of seeds, in place of the space's own."),
+)
+sweep_options = all_of(
+    click.option(
+        "--storage",
+        default=DEFAULT_STORAGE,
+        show_default=True,
+        envvar="BO_SWEEP_STORAGE",
+        help="Where the sweeps are: a folder, s3://bucket/prefix or gs://bucket/prefix.",
+    )
+)
+launch_options = all_of(
+    click.option("--name", help="Name of the sweep; by default that of its space."),
+    click.option("--workers", type=click.IntRange(min=1), help="At most this many worker processes."),
+    click.option("--retry-failed", is_flag=True, help="Run failed runs again."),
+    click.option("--signature", help="With --retry-failed: only those that failed with this signature."),
+    click.option(
+        "--cells",
+        "cells",
+        metavar="CONDITIONS",
+        multiple=True,
+        help='Run these cells first, e.g. "noise_rate>=0.2 ratio<10". Repeatable, first named first.',
+    ),
+)
+data_option = click.option(
+    "--data",
+    "data_folder",
+    type=click.Path(path_type=Path, file_okay=False),
+    envvar="BO_SWEEP_DATA",
+    help="Folder with the betons.  [default: the user's cache folder]",
+)
+json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout.")
+
+
+def load(space: str, overrides: tuple[str, ...], seeds: int | None) -> SearchSpace:
+    """The space that a command line names."""
+    from search_spaces.catalog import load_space
+
+    return load_space(space, (*overrides, f"seeds={seeds}") if seeds else overrides)
+
+
+def storage_at(url: str) -> Storage:
+    """The storage that --storage names."""
+    from orchestrator.storage import open_storage
+
+    return open_storage(url)
+
+
+def sweep_at(storage: str, name: str) -> Ledger:
+    """The ledger of a sweep that is there."""
+    from orchestrator.ledger import open_ledger
+
+    return open_ledger(storage_at(storage), name)
+
+
+def again(
+    command: str,
+    subject: str,
+    storage: str,
+    name: str | None = None,
+    overrides: tuple[str, ...] = (),
+    seeds: int | None = None,
+) -> str:
+    """The command line that addresses the same sweep."""
+    parts = ["bo-sweep", command, subject]
+    parts += ["--storage", storage] if storage != DEFAULT_STORAGE else []
+    parts += ["--name", name] if name else []
+    parts += [part for override in overrides for part in ("--set", override)]
+    parts += ["--seeds", str(seeds)] if seeds else []
+    return shlex.join(parts)

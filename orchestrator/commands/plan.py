@@ -1,0 +1,64 @@
+"""`bo-sweep plan`: what a launch would do."""
+
+from __future__ import annotations
+
+import click
+
+from orchestrator.commands.options import (
+    default_data_folder,
+    json_option,
+    launch_options,
+    load,
+    space_options,
+    storage_at,
+    sweep_options,
+    user_errors,
+)
+
+
+@click.command()
+@space_options
+@sweep_options
+@launch_options
+@json_option
+def plan(
+    space: str,
+    overrides: tuple[str, ...],
+    seeds: int | None,
+    storage: str,
+    name: str | None,
+    workers: int | None,
+    retry_failed: bool,
+    signature: str | None,
+    cells: tuple[str, ...],
+    as_json: bool,
+) -> None:
+    """Show what a launch would do: runs, realised p, n and p/n, packs, time.
+
+    \b
+    Example:  bo-sweep plan imagenet-grid --set noise.rates=[0,0.4]
+    """
+    from orchestrator.console import print_json, print_next
+    from orchestrator.launch import LaunchOptions, plan_launch
+    from orchestrator.slots import any_hardware
+    from orchestrator.summaries import plan_document, print_plan
+    from search_spaces.selectors import parse_selector
+
+    with user_errors():
+        parsed = load(space, overrides, seeds)
+        options = LaunchOptions(
+            storage_at(storage),
+            name or parsed.name,
+            default_data_folder(),
+            workers=workers,
+            retry_failed=retry_failed,
+            signature=signature,
+            first=tuple(map(parse_selector, cells)),
+        )
+        made = plan_launch(parsed, options, any_hardware(parsed.resources))
+    if as_json:
+        print_json(plan_document(made))
+        return
+    print_plan(made)
+    if made.packs:
+        print_next(f"bo-sweep launch {space}")

@@ -1,0 +1,109 @@
+"""The sink of one worker: rows, ends and events wait in memory and become durable together, in large parts.
+
+An evaluation or an end counts as acknowledged only when `flush` has returned: it is told to the coordinator then, and
+not before. What a kill takes away was never acknowledged, and is trained again from the last checkpoint.
+"""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+from orchestrator.ledger import Ledger
+from orchestrator.storage import StorageError
+
+FLUSH_SECONDS = 5.0
+FLUSH_ROWS = 100_000
+PATIENCE_SECONDS = 120.0
+"""How long a flush goes on trying while storage fails."""
+RETRY_SECONDS = (0.5, 15.0)
+
+
+@dataclass
+class Sink:
+    """Buffers of one worker process in one launch.
+
+    Args:
+        ledger: where everything goes.
+        launch: number of the launch.
+        worker: host and process, for the log.
+    """
+
+    ledger: Ledger
+    launch: int
+    worker: str
+    rows: list[Mapping[str, Any]] = field(default_factory=list)
+    ends: list[Mapping[str, Any]] = field(default_factory=list)
+    events: list[Mapping[str, Any]] = field(default_factory=list)
+    parts: int = 0
+    flushed: float = field(default_factory=time.monotonic)
+    _id: str = field(default_factory=lambda: uuid.uuid4().hex[:12])
+
+    def add(self, rows: Sequence[dict[str, Any]], ends: Sequence[dict[str, Any]], attempt: int) -> None:
+        """Take in rows and ends of one attempt; nothing of it is durable yet."""
+        for row in rows:
+            row["attempt"] = attempt
+        for end in ends:
+            end["attempt"] = attempt
+        self.rows += rows
+        self.ends += ends
+
+    def log(self, event: str, message: str, *, run_id: str | None, attempt: int, level: str = "info") -> None:
+        """Take in an event of a run, or of the whole worker where `run_id` is None."""
+        self.events.append(
+            {
+                "time": datetime.now(UTC),
+                "attempt": attempt,
+                "worker": self.worker,
+                "run_id": run_id,
+                "level": level,
+                "event": event,
+                "message": message,
+            }
+        )
+
+    @property
+    def is_due(self) -> bool:
+        """Whether something has waited long enough, or enough waits."""
+        if not (self.rows or self.ends):
+            return False
+        return len(self.rows) >= FLUSH_ROWS or time.monotonic() - self.flushed >= FLUSH_SECONDS
+
+    def flush(self) -> list[Mapping[str, Any]]:
+        """Make all of it durable, rows before the ends that claim them; returns those ends, now acknowledged.
+
+        A storage that fails is tried again for PATIENCE_SECONDS; the same parts get the same names, so that a try whose
+        answer was lost does no harm.
+
+        Raises:
+            StorageError: it failed for all that time. Everything still waits here.
+        """
+        started = time.monotonic()
+        pause, longest = RETRY_SECONDS
+        while True:
+            try:
+                self._write()
+                break
+            except StorageError:
+                if time.monotonic() - started + pause > PATIENCE_SECONDS:
+                    raise
+                time.sleep(pause)
+                pause = min(2 * pause, longest)
+        acknowledged = self.ends
+        self.rows, self.ends, self.events = [], [], []
+        self.parts += 1
+        self.flushed = time.monotonic()
+        return acknowledged
+
+    def _write(self) -> None:
+        stem = f"{self.launch:06d}-{self._id}-{self.parts:06d}"
+        if self.rows:
+            self.ledger.write_rows(stem, self.rows)
+        if self.ends:
+            self.ledger.write_ends(stem, self.ends)
+        if self.events:
+            self.ledger.write_logs(stem, self.events)
