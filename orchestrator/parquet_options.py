@@ -21,15 +21,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from orchestrator.run_metrics import NEEDED_COLUMNS
-from workers.schema import ROWS
+from workers.schema import RECURRING_COLUMNS, ROWS
 
 ROW_GROUP_ROWS = 1 << 16
-RECURRING = ("run_id", "attempt", "evaluation", "step", "epoch", "learning_rate", "peak_memory_bytes")
 
 OPTIONS: dict[str, Any] = {
     "compression": {name: "none" if name in NEEDED_COLUMNS else "zstd" for name in ROWS.names},
     "compression_level": {name: 1 for name in ROWS.names if name not in NEEDED_COLUMNS},
-    "use_dictionary": list(RECURRING),
+    "use_dictionary": list(RECURRING_COLUMNS),
 }
 
 

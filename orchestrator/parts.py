@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 import xxhash
 
 from orchestrator.storage import MissingFileError, Storage, StorageError, StoredFile
+from workers.schema import RECURRING_COLUMNS, ROWS
 
 Result = TypeVar("Result")
 
@@ -55,7 +56,8 @@ def digest(content: bytes | pa.Buffer) -> str:
 
 def write_small(table: pa.Table, sink: Any) -> None:
     """Write a table as Parquet, for parts that will be compacted soon."""
-    pq.write_table(table, sink, compression="zstd", compression_level=1)
+    dictionary = list(RECURRING_COLUMNS) if table.schema.equals(ROWS) else True
+    pq.write_table(table, sink, compression="zstd", compression_level=1, use_dictionary=dictionary)
 
 
 def write_part(

@@ -13,11 +13,15 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from orchestrator.ledger import Ledger
+import pyarrow as pa
+
+from orchestrator.ledger import Ledger, as_table
 from orchestrator.storage import StorageError
+from workers.schema import ROWS
 
 FLUSH_SECONDS = 5.0
 FLUSH_ROWS = 100_000
+TABLE_ROWS = 1024
 PATIENCE_SECONDS = 120.0
 """How long a flush goes on trying while storage fails."""
 RETRY_SECONDS = (0.5, 15.0)
@@ -37,6 +41,8 @@ class Sink:
     launch: int
     worker: str
     rows: list[Mapping[str, Any]] = field(default_factory=list)
+    tables: list[pa.Table] = field(default_factory=list)
+    """Rows that came before those in `rows`, in the smaller form in which they are written."""
     ends: list[Mapping[str, Any]] = field(default_factory=list)
     events: list[Mapping[str, Any]] = field(default_factory=list)
     parts: int = 0
@@ -51,6 +57,13 @@ class Sink:
             end["attempt"] = attempt
         self.rows += rows
         self.ends += ends
+        if len(self.rows) >= TABLE_ROWS:  # while they are in the processor's caches
+            self._to_table()
+
+    def _to_table(self) -> None:
+        if self.rows:
+            self.tables.append(as_table(self.rows, ROWS))
+            self.rows = []
 
     def log(self, event: str, message: str, *, run_id: str | None, attempt: int, level: str = "info") -> None:
         """Take in an event of a run, or of the whole worker where `run_id` is None."""
@@ -69,9 +82,10 @@ class Sink:
     @property
     def is_due(self) -> bool:
         """Whether something has waited long enough, or enough waits."""
-        if not (self.rows or self.ends):
+        if not (self.rows or self.tables or self.ends):
             return False
-        return len(self.rows) >= FLUSH_ROWS or time.monotonic() - self.flushed >= FLUSH_SECONDS
+        full = len(self.tables) * TABLE_ROWS >= FLUSH_ROWS
+        return full or time.monotonic() - self.flushed >= FLUSH_SECONDS
 
     def flush(self) -> list[Mapping[str, Any]]:
         """Make all of it durable, rows before the ends that claim them; returns those ends, now acknowledged.
@@ -94,15 +108,16 @@ class Sink:
                 time.sleep(pause)
                 pause = min(2 * pause, longest)
         acknowledged = self.ends
-        self.rows, self.ends, self.events = [], [], []
+        self.tables, self.ends, self.events = [], [], []
         self.parts += 1
         self.flushed = time.monotonic()
         return acknowledged
 
     def _write(self) -> None:
         stem = f"{self.launch:06d}-{self._id}-{self.parts:06d}"
-        if self.rows:
-            self.ledger.write_rows(stem, self.rows)
+        self._to_table()
+        if self.tables:
+            self.ledger.write_rows(stem, pa.concat_tables(self.tables))
         if self.ends:
             self.ledger.write_ends(stem, self.ends)
         if self.events:

@@ -17,6 +17,7 @@ from search_spaces.spec import (
     Evaluation,
     FlowRecipe,
     NoiseGrid,
+    Priority,
     Recipe,
     Resources,
     SearchSpace,
@@ -111,6 +112,7 @@ def _allowed_keys(location: list[Any], data: dict[str, Any]) -> list[str]:
         "evaluation": Evaluation,
         "resources": Resources,
         "analysis": Analysis,
+        "priorities": Priority,
     }
     if location and location[0] == "recipe":
         recipe = data.get("recipe")

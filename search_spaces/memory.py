@@ -38,7 +38,7 @@ def run_multiply_adds(run: Run) -> float:
     """Multiply-adds of a whole run: forward and backward (twice the forward) in training, forward in evaluation."""
     if isinstance(run.recipe, FlowRecipe):
         smaller, larger = sorted((run.samples, run.parameters))
-        times = _count_evaluations(run.recipe, run.evaluation, run.samples)
+        times = count_evaluations(run.recipe, run.evaluation, run.samples)
         return float(smaller**2 * (larger + 10 * smaller) + times * smaller**2)
     forward = _forward_multiply_adds(run.dataset, run.architecture, run.width)
     return float(forward) * (3 * trained_samples(run) + evaluated_samples(run))
@@ -53,9 +53,6 @@ def _forward_multiply_adds(dataset: DatasetChoice, architecture: str, width: int
     )
 
 
-_count_evaluations = functools.lru_cache(maxsize=4096)(count_evaluations)
-
-
 def trained_samples(run: Run) -> int:
     """Samples that pass through the optimiser over the whole run."""
     return 0 if isinstance(run.recipe, FlowRecipe) else run.samples * run.recipe.epochs
@@ -66,7 +63,7 @@ def evaluated_samples(run: Run) -> int:
     if isinstance(run.recipe, FlowRecipe):
         return 0
     train = min(run.samples, run.evaluation.train_samples or run.samples)
-    return (train + run.dataset.facts.test_samples) * _count_evaluations(run.recipe, run.evaluation, run.samples)
+    return (train + run.dataset.facts.test_samples) * count_evaluations(run.recipe, run.evaluation, run.samples)
 
 
 def training_steps(run: Run) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 
 from search_spaces.spec import Evaluation, FlowRecipe, Recipe
@@ -33,6 +34,7 @@ def flow_times(recipe: FlowRecipe, evaluation: Evaluation) -> tuple[float, ...]:
     return (*_log_spaced(recipe.first_time, recipe.last_time, evaluation.points), math.inf)
 
 
+@functools.lru_cache(maxsize=4096)
 def count_evaluations(recipe: Recipe | FlowRecipe, evaluation: Evaluation, samples: int) -> int:
     """Rows that a finished run has in the ledger."""
     if isinstance(recipe, FlowRecipe):

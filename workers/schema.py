@@ -56,3 +56,6 @@ ROWS = pa.schema([column.field() for column in ROW_COLUMNS])
 
 TIMING_COLUMNS = ("images_per_second", "wall_seconds", "peak_memory_bytes")
 """Columns that differ when the same run is trained twice; all others are deterministic on CPU."""
+
+RECURRING_COLUMNS = ("run_id", "attempt", "evaluation", "step", "epoch", "learning_rate", "peak_memory_bytes")
+"""Columns whose values come again and again, so that a dictionary makes them small; elsewhere it is tried in vain."""
