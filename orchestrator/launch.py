@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import functools
+import multiprocessing
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -264,10 +266,12 @@ def _run(plan: Plan, options: LaunchOptions, stops: Stops, hardware: Hardware, o
 
 
 def _check_data(packs: list[Pack], options: LaunchOptions) -> None:
-    if options.address is None:
-        check_data(packs, options.data_folder)
-    else:
+    """Check it where the workers are; in another process, as torch and FFCV would stay in this one's memory."""
+    if options.address is not None:
         run_on_worker(check_data, packs, options.data_folder.absolute())
+        return
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as child:
+        child.submit(check_data, packs, options.data_folder).result()
 
 
 def check_data(packs: list[Pack], folder: Path) -> None:

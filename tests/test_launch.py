@@ -37,7 +37,9 @@ def bo_sweep(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command(*arguments), capture_output=True, text=True, timeout=300)
 
 
-def launch(storage: Path, data: Path, *arguments: str, space: str = "digits-grid") -> subprocess.CompletedProcess[str]:
+def launch(
+    storage: Path | str, data: Path, *arguments: str, space: str = "digits-grid"
+) -> subprocess.CompletedProcess[str]:
     return bo_sweep("launch", space, "--storage", storage, "--data", data, *arguments)
 
 
@@ -148,10 +150,10 @@ def finished(storage: Path) -> int:
     return len(list((storage / "digits-grid" / "ends").glob("*.parquet")))
 
 
-def in_training(process: subprocess.Popen[str], storage: Path) -> bool:
+def in_training(process: subprocess.Popen[str], storage: Path | str) -> bool:
     """Whether workers are at it: their progress stands in the lease."""
     assert process.poll() is None, process.communicate()
-    claim = current_claim(open_storage(storage / "digits-grid"))
+    claim = current_claim(open_storage(storage).child("digits-grid"))
     return bool(claim and any(each["share_done"] > 0 for each in claim.progress.get("running", [])))
 
 
