@@ -82,10 +82,13 @@ def plan_launch(space: SearchSpace, options: LaunchOptions, hardware: Hardware |
 
     Raises:
         ValueError: (PlanError, RatioError, ResourceError) the space cannot be run here or in this sweep.
+        LedgerError: no sweep to reuse.
         StorageError: the storage cannot be written, or the ledger has damaged files.
     """
     hardware = hardware or local_hardware()
     options.budget.check(space.resources)
+    for name in options.reuse:
+        open_ledger(options.storage, name)
     ledger = options.ledger
     ledger.storage.check_writable()
     slots = count_slots(space.resources, hardware, options.workers)
