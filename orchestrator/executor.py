@@ -82,11 +82,23 @@ def cluster(address: str | None) -> Iterator[Hardware]:
         }
     try:
         with _without_rays_sigterm_handler():
-            ray.init(**options)
+            _connect(options)
         logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # what fails is told by us, from the ledger
         yield _hardware(ray.nodes())
     finally:
         ray.shutdown()
+
+
+def _connect(options: dict[str, Any]) -> None:
+    import ray
+
+    try:
+        ray.init(**options)
+    except ConnectionError as error:
+        raise ConnectionError(
+            f"{error}. If the cluster asks for a token, set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN (or have it in "
+            f"~/.ray/auth_token). Find out more with: bo-sweep doctor --address {options['address']}"
+        ) from error
 
 
 @contextmanager
