@@ -30,7 +30,7 @@ def main(names: tuple[str, ...], quick: bool, json_path: Path | None) -> None:
     from benchmarks.measuring.machine import describe_machine
     from benchmarks.measuring.registry import load_subject
     from benchmarks.measuring.table import document, print_table
-    from orchestrator.launch import interruptible
+    from orchestrator.stops import interruptible
 
     machine = describe_machine()
     found = {}

@@ -15,8 +15,8 @@ from benchmarks.measuring.rounds import loop_and_launch
 
 PARTS = {
     "start_up": "slot seconds until workers are up",
-    "committing": "slot seconds in trials beside training",
-    "between": "slot seconds between trials",
+    "committing": "slot seconds in packs beside training",
+    "between": "slot seconds between packs",
     "tail": "slot seconds idle at the end",
     "winding_up": "slot seconds from the last run to the return",
 }

@@ -24,6 +24,7 @@ from benchmarks.measuring.plain_tune import PlainSeconds, prepare, run_plain
 from benchmarks.measuring.rounds import SHORTER, loop_and_launch
 from orchestrator.console import LOG
 from orchestrator.launch import LaunchOptions, check_data, plan_launch
+from orchestrator.storage import open_storage
 from search_spaces.catalog import load_space
 from search_spaces.spec import SearchSpace
 
@@ -80,7 +81,7 @@ def compare(space: SearchSpace, number: int) -> Comparison:
     """Loops, launch and both plain scripts, starting with another one in every round."""
     with scratch_folder() as scratch:
         data_folder, plain_folder = scratch / "data", scratch / "plain"
-        plan = plan_launch(space, LaunchOptions(scratch / "sweeps", space.name, data_folder))
+        plan = plan_launch(space, LaunchOptions(open_storage(scratch / "sweeps"), space.name, data_folder))
         check_data(plan.packs, data_folder)
         prepare(plain_folder, scratch)
         steps: dict[str, Callable[[], Any]] = {

@@ -17,26 +17,32 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 from orchestrator.coordinator import Beat, Coordinator, Orders, State, WorkerFacts
 from orchestrator.failures import Failure
+from orchestrator.head import (
+    CONNECT_SECONDS,
+    OWN_HEAD_SECONDS,
+    SHARED_HEAD_SECONDS,
+    ClusterLostError,
+    HeadWatch,
+    answers,
+    own_head_lives,
+)
 from orchestrator.slots import Hardware, local_hardware
 from orchestrator.worker import WorkerSettings, run_worker
 from search_spaces.packs import Pack
 from search_spaces.runs import Run
 from search_spaces.spec import Resources
 
-CONNECT_SECONDS = 5.0
 OBJECT_STORE_BYTES = 256 * 2**20
 LOOK_SECONDS = 0.5
 """Between two looks at the coordinator."""
 ANSWER_SECONDS = 30.0
 """A coordinator that does not answer for so long is gone, and with it the cluster."""
-HEAD_SECONDS = (8.0, 90.0)
-"""How long the head (Ray's GCS) of a cluster here, or of one with an address, may be silent; the latter may restart."""
 LAST_LINES = 120
 """Of a dead worker's stderr: the stacks of all threads, and what came before them."""
 SPARE_SLOTS = 2
@@ -58,11 +64,15 @@ RAY_ENVIRONMENT = {
 
 
 @contextmanager
-def cluster(address: str | None) -> Iterator[Hardware]:
+def cluster(address: str | None, interrupt: Callable[[], None]) -> Iterator[Hardware]:
     """Connect to the Ray cluster at `address`, or start one here on all CPUs; yields its hardware.
 
+    Args:
+        address: of a running cluster.
+        interrupt: raises KeyboardInterrupt in the main thread; called when the cluster's head is gone.
+
     Raises:
-        ConnectionError: no cluster answers at `address`.
+        ConnectionError: no cluster answers at `address`, or (ClusterLostError) it is gone.
     """
     os.environ.update({name: os.environ.get(name, value) for name, value in RAY_ENVIRONMENT.items()})
     import ray
@@ -80,13 +90,23 @@ def cluster(address: str | None) -> Iterator[Hardware]:
             "object_store_memory": OBJECT_STORE_BYTES,
             "num_cpus": local_hardware().cpus,
         }
+    if address:
+        watch = HeadWatch(lambda: answers(ray.get_runtime_context().gcs_address), SHARED_HEAD_SECONDS, interrupt)
+    else:
+        watch = HeadWatch(own_head_lives(), OWN_HEAD_SECONDS, interrupt)
     try:
-        with _without_rays_sigterm_handler():
-            _connect(options)
-        logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # what fails is told by us, from the ledger
-        yield _hardware(ray.nodes())
+        with ExitStack() as watched:
+            if not address:
+                watched.enter_context(watch)
+            with _without_rays_sigterm_handler():
+                _connect(options)
+            if address:
+                watched.enter_context(watch)
+            logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # what fails is told by us, from the ledger
+            yield _hardware(ray.nodes())
     finally:
         ray.shutdown()
+        watch.close()
 
 
 def _connect(options: dict[str, Any]) -> None:
@@ -124,16 +144,6 @@ def run_on_worker(function: Callable[..., None], *arguments: Any) -> None:
         raise error.cause from None
 
 
-def answers(address: str) -> bool:
-    """Whether something listens at `host:port`."""
-    host, _, port = address.rpartition(":")
-    try:
-        socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_SECONDS).close()
-    except OSError:
-        return False
-    return True
-
-
 def check_address(address: str) -> None:
     """Raise ConnectionError if nothing listens at a `host:port`; Ray itself would go on trying for minutes."""
     host, _, port = address.removeprefix("ray://").rpartition(":")
@@ -156,10 +166,6 @@ def _hardware(nodes: Sequence[dict[str, Any]]) -> Hardware:
     return Hardware(cpus, gpus, memory)
 
 
-class ClusterLostError(ConnectionError):
-    """The cluster, or the coordinator on it, is gone; all that was durable stays."""
-
-
 class Execution:
     """The workers of one launch, from the first pack to the last.
 
@@ -168,7 +174,6 @@ class Execution:
         settings: of every worker.
         resources: what one worker gets.
         slots: workers side by side now.
-        is_shared: whether the cluster was there before this launch.
         elastic: whether workers may be added when the cluster grows.
         first_attempt: number of the first attempt of this launch.
         work: expected seconds of a run.
@@ -182,7 +187,6 @@ class Execution:
         *,
         resources: Resources,
         slots: int,
-        is_shared: bool,
         elastic: bool,
         first_attempt: int,
         work: Callable[[Run], float],
@@ -196,9 +200,6 @@ class Execution:
         self._coordinator = actor.remote(list(packs), first_attempt, work, list(resumable))
         self._settings, self._resources = settings, resources
         self._trials = slots * SPARE_SLOTS if elastic else slots
-        self._head = ray.get_runtime_context().gcs_address
-        self._head_answered = time.monotonic()
-        self._head_patience = HEAD_SECONDS[is_shared]
 
     def look(self) -> State:
         """How it stands. Raises ClusterLostError where nobody answers."""
@@ -216,21 +217,10 @@ class Execution:
         """Hand out nothing more; workers save what they have and leave."""
         self._coordinator.drain.remote()
 
-    def look_at_nodes(self) -> None:
-        """Tell the coordinator which nodes are gone: what was lost with them is no run's fault.
-
-        Raises ClusterLostError where the head has been silent for too long: Ray itself would end this process for it.
-        """
+    def forgive_lost_nodes(self) -> None:
+        """Tell the coordinator which nodes are gone: what was lost with them is no run's fault."""
         import ray
 
-        if not answers(self._head):
-            silent = time.monotonic() - self._head_answered
-            if silent > self._head_patience:
-                raise ClusterLostError(
-                    f"the head of the Ray cluster at {self._head} has not answered for {silent:.0f} s"
-                )
-            return
-        self._head_answered = time.monotonic()
         gone = [node["NodeID"] for node in ray.nodes() if not node["Alive"]]
         if gone:
             self._coordinator.nodes_gone.remote(gone)

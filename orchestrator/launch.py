@@ -124,7 +124,7 @@ def launch(space: SearchSpace, options: LaunchOptions, stops: Stops | None = Non
         KeyboardInterrupt: stopped at once; what was committed stays, and a new launch goes on from there.
     """
     stops = stops or Stops()
-    with _hardware_now(options) as hardware:
+    with _hardware_now(options, stops) as hardware:
         plan = _plan_or_damage(space, options, hardware)
         if plan and plan.packs:
             _check_data(plan.packs, options)
@@ -133,27 +133,27 @@ def launch(space: SearchSpace, options: LaunchOptions, stops: Stops | None = Non
             if not plan.packs:
                 _remember_space(options.ledger, space)
                 return Outcome(plan)
-            with _workers_up(options):
+            with _workers_up(options, stops):
                 return _run(plan, options, stops, hardware, overseen)
 
 
 @contextmanager
-def _hardware_now(options: LaunchOptions) -> Iterator[Hardware]:
+def _hardware_now(options: LaunchOptions, stops: Stops) -> Iterator[Hardware]:
     """What there is to run on; a cluster with an address is connected for as long as the block runs."""
     if options.address is None:
         yield local_hardware()
         return
-    with cluster(options.address) as hardware:
+    with cluster(options.address, stops.interrupt) as hardware:
         yield hardware
 
 
 @contextmanager
-def _workers_up(options: LaunchOptions) -> Iterator[None]:
+def _workers_up(options: LaunchOptions, stops: Stops) -> Iterator[None]:
     """A Ray cluster: the connected one, or one here."""
     if options.address is not None:
         yield
         return
-    with cluster(None):
+    with cluster(None, stops.interrupt):
         yield
 
 
@@ -233,7 +233,6 @@ def _run(plan: Plan, options: LaunchOptions, stops: Stops, hardware: Hardware, o
         ),
         resources=space.resources,
         slots=plan.slots,
-        is_shared=options.address is not None,
         elastic=options.address is not None and options.workers is None,
         first_attempt=first_attempt,
         work=work,

@@ -6,7 +6,6 @@ with a node, and keeps the ledger compact. It ends the launch where another one 
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -17,8 +16,9 @@ from orchestrator import compaction
 from orchestrator.budget import Budget
 from orchestrator.console import LOG
 from orchestrator.coordinator import GivenUp, State
-from orchestrator.executor import LOOK_SECONDS, ClusterLostError, Execution
+from orchestrator.executor import LOOK_SECONDS, Execution
 from orchestrator.failures import death
+from orchestrator.head import ClusterLostError
 from orchestrator.ledger import Ledger
 from orchestrator.provenance import versions
 from orchestrator.storage import StorageError
@@ -26,8 +26,8 @@ from orchestrator.storage import StorageError
 NODES_SECONDS = 2.0
 COMPACTION_SECONDS = 30.0
 """Between two looks at whether the ledger is due for compaction."""
-LEAVE_SECONDS = 60.0
-"""A launch whose cluster is gone and that is stuck in it leaves by force after so long; the ledger needs no goodbye."""
+LEAVE_SECONDS = 10.0
+"""How long its threads are waited for at the end; they may be stuck in a call to a cluster that is gone."""
 
 
 @dataclass
@@ -69,7 +69,7 @@ class Overseer:
     def __exit__(self, *exception: object) -> None:
         self._left.set()
         self._thread.join(LEAVE_SECONDS)
-        self._keeper.join()
+        self._keeper.join(COMPACTION_SECONDS)
 
     def ask_to_stop(self, reason: str) -> None:
         """Let workers save what they have and leave."""
@@ -106,18 +106,16 @@ class Overseer:
                 self._take_in(state)
                 if time.monotonic() - looked_at_nodes >= NODES_SECONDS:
                     looked_at_nodes = time.monotonic()
-                    self.execution.look_at_nodes()
+                    self.execution.forgive_lost_nodes()
             except StorageError as error:
                 self.ask_to_stop(str(error))
                 self.execution.drain()
-            except Exception as error:  # Ray raises many kinds when its head is gone
-                if self._left.is_set():
-                    return
-                lost = error if isinstance(error, ClusterLostError) else ClusterLostError(f"the Ray cluster: {error}")
-                self.give_way(lost)
-                if not self._left.wait(LEAVE_SECONDS):
-                    LOG.print(f"{lost}. What was committed stays; launch again to go on.")
-                    os._exit(4)
+            except Exception as error:  # Ray raises many kinds when a cluster goes
+                if not self._left.is_set():
+                    lost = (
+                        error if isinstance(error, ClusterLostError) else ClusterLostError(f"the Ray cluster: {error}")
+                    )
+                    self.give_way(lost)
                 return
 
     def _take_in(self, state: State) -> None:

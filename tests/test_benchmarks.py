@@ -8,21 +8,30 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
+import torch
 
-from benchmarks.measuring import machine
+from benchmarks import writing
+from benchmarks.bounded_head import FIVE_HUNDRED, TEN_THOUSAND, Sampler, Weights, count_files
+from benchmarks.measuring import machine, probe, stub
 from benchmarks.measuring.figures import Figure, Goal, cost_per_run, efficiency, pair_up, spread
 from benchmarks.measuring.launched import account
 from benchmarks.measuring.loop import share_out
-from benchmarks.measuring.probe import TrialTimes
+from benchmarks.measuring.probe import PackTimes
 from benchmarks.measuring.registry import load_subject, subject_names
 from benchmarks.measuring.rounds import HUNDRED, TWENTY_FOUR
 from benchmarks.measuring.table import document, figure_cells
 from benchmarks.overhead import FOUR, TWELVE
 from orchestrator.estimate import guess_seconds
+from orchestrator.ledger import Ledger
+from orchestrator.storage import open_storage
 from search_spaces.catalog import load_space
 from search_spaces.packs import group_packs
 from search_spaces.runs import expand
+from workers import train
+from workers.schema import ROWS
+from workers.train import Progress
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -40,13 +49,13 @@ def test_efficiency_and_cost_per_run_by_hand() -> None:
 
 
 def test_every_slot_second_of_a_launch_is_accounted_for() -> None:
-    """Two workers, up after 5 and 6 s; the first does two trials, the second one; both are done at 20, all at 22."""
-    trials = [
-        TrialTimes(process=1, entered=104.0, ready=105.0, left=110.0, training=4.5, training_cpu=4.5),
-        TrialTimes(process=2, entered=105.5, ready=106.0, left=117.0, training=10.0, training_cpu=10.0),
-        TrialTimes(process=1, entered=110.25, ready=110.5, left=120.0, training=9.0, training_cpu=9.0),
+    """Two workers, up after 5 and 6 s; the first does two packs, the second one; both are done at 20, all at 22."""
+    packs = [
+        PackTimes(process=1, ready=105.0, left=110.0, training=4.5, training_cpu=4.5),
+        PackTimes(process=2, ready=106.0, left=117.0, training=10.0, training_cpu=10.0),
+        PackTimes(process=1, ready=110.5, left=120.0, training=9.0, training_cpu=9.0),
     ]
-    seconds = account(started=100.0, returned=122.0, slots=2, trials=trials)
+    seconds = account(started=100.0, returned=122.0, slots=2, packs=packs)
     assert seconds.total == 44.0
     assert seconds.start_up == 5.0 + 6.0
     assert seconds.training == seconds.training_cpu == 23.5
@@ -58,8 +67,8 @@ def test_every_slot_second_of_a_launch_is_accounted_for() -> None:
 
 
 def test_a_slot_whose_worker_never_came_counts_as_idle() -> None:
-    trial = TrialTimes(process=1, entered=4.0, ready=5.0, left=10.0, training=5.0, training_cpu=5.0)
-    seconds = account(started=0.0, returned=10.0, slots=2, trials=[trial])
+    pack = PackTimes(process=1, ready=5.0, left=10.0, training=5.0, training_cpu=5.0)
+    seconds = account(started=0.0, returned=10.0, slots=2, packs=[pack])
     assert (seconds.once_up, seconds.training, seconds.tail) == (10.0, 5.0, 5.0)
 
 
@@ -82,9 +91,75 @@ def test_every_round_takes_all_steps_and_starts_with_another_one(monkeypatch: py
     assert taken == ["loop", "launch", "plain", "launch", "plain", "loop", "plain", "loop", "launch"]
 
 
-@pytest.mark.parametrize(("overrides", "runs"), [(HUNDRED, 100), (TWENTY_FOUR, 24), (TWELVE, 12), (FOUR, 4)])
+@pytest.mark.parametrize(
+    ("overrides", "runs"),
+    [(HUNDRED, 100), (TWENTY_FOUR, 24), (TWELVE, 12), (FOUR, 4), (TEN_THOUSAND, 10_000), (FIVE_HUNDRED, 500)],
+)
 def test_spaces_have_the_number_of_runs_that_their_figures_name(overrides: tuple[str, ...], runs: int) -> None:
-    assert len(expand(load_space("digits-grid", overrides))) == runs
+    space = load_space("digits-grid", overrides)
+    assert len(expand(space)) == runs
+    if "packing=off" in overrides:
+        assert len(group_packs(expand(space), space.packing)) == runs
+
+
+def test_the_probe_passes_everything_on_and_writes_down_each_pack(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pack = group_packs(expand(load_space("digits-grid")), "auto")[0]
+    monkeypatch.setattr(train, "train_pack", stub.train_pack)
+    for _ in range(2):
+        (progress,) = probe.train_pack(pack.runs, tmp_path / "data", torch.device("cpu"), pause=train.never)
+        assert [end.run_id for end in progress.ended] == [run.run_id for run in pack.runs]
+    first, second = probe.read_times(tmp_path / "data")
+    assert first.ready + first.training <= first.left <= second.ready
+
+
+def test_the_stub_gives_rows_that_the_ledger_takes_and_ends_that_claim_them(tmp_path: Path) -> None:
+    runs = expand(load_space("digits-grid"))[:2]
+    (progress,) = stub.train_pack(runs, tmp_path / "data", torch.device("cpu"))
+    assert isinstance(progress, Progress)
+    rows = [row | {"attempt": 1} for row in progress.rows]
+    table = pa.Table.from_pylist(rows, schema=ROWS)
+    assert sum(column.null_count for column in table.columns) == 0
+    assert table.num_rows == sum(end.evaluations for end in progress.ended) == 2 * stub.EVALUATIONS
+    assert len(table["val_error"].unique()) == table.num_rows
+
+
+def test_memory_is_weighed_against_packs_over_their_last_half() -> None:
+    """2 MB for each of the last 500 packs' hundreds, after a start that does not count."""
+    weights = Weights(packs=(0.0, 400.0, 500.0, 600.0, 1000.0), megabytes=(0.0, 90.0, 100.0, 102.0, 110.0))
+    assert weights.slope() == pytest.approx(20.0)
+
+
+def test_packs_are_interpolated_at_the_moments_that_memory_was_taken() -> None:
+    sampler = Sampler(
+        times=[0.0, 1.0, 2.0, 9.0],
+        driver=[1.0, 2.0, 3.0, 4.0],
+        coordinator=[float("nan"), float("nan"), 7.0, 8.0],
+        counted=[(1.0, 0.0), (3.0, 10.0)],
+    )
+    assert sampler.weights(sampler.driver) == ((0.0, 5.0), (2.0, 3.0))
+    assert sampler.weights(sampler.coordinator) == ((5.0,), (7.0,))
+
+
+def test_files_of_a_sweep_are_counted_in_all_of_its_folders(tmp_path: Path) -> None:
+    for path in ("sweep.json", "rows/a", "rows/b", "ends/c"):
+        (tmp_path / path).parent.mkdir(exist_ok=True)
+        (tmp_path / path).touch()
+    assert count_files(open_storage(tmp_path)) == 4
+
+
+@pytest.mark.parametrize("way", writing.WAYS)
+def test_every_way_of_writing_leaves_every_row(way: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(writing, "FLUSH_RUNS", 2)
+    assert writing.write_runs(way, 3, 2, tmp_path / "written") > 0
+    runs = 4 if way == "sink" else 3  # some go ahead
+    if way == "sink":
+        assert Ledger(tmp_path / "written").ends()["status"].to_list() == ["done"] * runs
+    if way == "write-ahead log":
+        assert len((tmp_path / "written" / "rows.jsonl").read_text().splitlines()) == 3 * runs
+    else:
+        assert Ledger(tmp_path / "written").snapshot().recent.height == 3 * runs
 
 
 def test_goals_bind_the_median_from_below_or_from_above() -> None:
@@ -98,7 +173,7 @@ def test_goals_bind_the_median_from_below_or_from_above() -> None:
 
 
 def test_every_module_beside_main_is_a_subject_with_a_title_and_a_measure() -> None:
-    assert {"cli", "orchestration", "overhead"} <= set(subject_names())
+    assert {"bounded_head", "cli", "orchestration", "overhead", "writing"} <= set(subject_names())
     for name in subject_names():
         subject = load_subject(name)
         assert subject.title

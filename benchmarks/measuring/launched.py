@@ -7,11 +7,11 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from unittest import mock
 
 from benchmarks.measuring.children import Child, read_request, write_answer
-from benchmarks.measuring.probe import TrialTimes, read_times
+from benchmarks.measuring.probe import TRAINER, PackTimes, read_times
 from orchestrator.launch import LaunchOptions
+from orchestrator.storage import open_storage
 from search_spaces.spec import SearchSpace
 
 
@@ -28,9 +28,9 @@ class SlotSeconds:
     training_cpu: float
     """Of `training`, the seconds on a CPU; no part of the sum."""
     committing: float
-    """In a trial beside that: ledger files, reports."""
+    """From the first to the last evaluation of a pack beside that: taking rows in, ledger files."""
     between: float
-    """Between two trials of a worker."""
+    """Between two packs of a worker: the coordinator's answer, and what is written before it is asked."""
     tail: float
     """Idle until the last worker is done."""
     winding_up: float
@@ -43,22 +43,23 @@ class SlotSeconds:
 
 def launch_once(space: SearchSpace, data_folder: Path, scratch: Path) -> SlotSeconds:
     """Launch all of `space` into an empty storage."""
-    options = LaunchOptions(storage=scratch / "sweeps", name=space.name, data_folder=data_folder)
+    storage = open_storage(scratch / "sweeps")
+    options = LaunchOptions(storage, space.name, data_folder, trainer=TRAINER)
     started = time.monotonic()
     slots, returned = Child("benchmarks.measuring.launched", (space, options), scratch / "launch").result()
-    return account(started, returned, slots, read_times(options.storage / options.name))
+    return account(started, returned, slots, read_times(data_folder))
 
 
-def account(started: float, returned: float, slots: int, trials: Sequence[TrialTimes]) -> SlotSeconds:
+def account(started: float, returned: float, slots: int, packs: Sequence[PackTimes]) -> SlotSeconds:
     """Add up the seconds of all slots. A slot whose worker never came counts as up from the first worker on, idle."""
-    by_process: dict[int, list[TrialTimes]] = {}
-    for trial in trials:
-        by_process.setdefault(trial.process, []).append(trial)
-    last = max(trial.left for trial in trials)
+    by_process: dict[int, list[PackTimes]] = {}
+    for pack in packs:
+        by_process.setdefault(pack.process, []).append(pack)
+    last = max(pack.left for pack in packs)
     up = sorted(members[0].ready for members in by_process.values())[:slots]
     up += [up[0]] * (slots - len(up))
-    training = sum(trial.training for trial in trials)
-    committing = sum(trial.left - trial.ready - trial.training for trial in trials)
+    training = sum(pack.training for pack in packs)
+    committing = sum(pack.left - pack.ready - pack.training for pack in packs)
     between = sum(
         after.ready - before.left for members in by_process.values() for before, after in itertools.pairwise(members)
     )
@@ -69,7 +70,7 @@ def account(started: float, returned: float, slots: int, trials: Sequence[TrialT
         total=total,
         start_up=start_up,
         training=training,
-        training_cpu=sum(trial.training_cpu for trial in trials),
+        training_cpu=sum(pack.training_cpu for pack in packs),
         committing=committing,
         between=between,
         tail=total - start_up - winding_up - training - committing - between,
@@ -78,14 +79,11 @@ def account(started: float, returned: float, slots: int, trials: Sequence[TrialT
 
 
 def main() -> None:
-    """The child: launch with the probe in place; answers the number of slots and when `launch` had returned."""
+    """The child: launch; answers the number of slots and when `launch` had returned."""
     space, options = read_request()
-    from benchmarks.measuring import probe
-    from orchestrator import executor
     from orchestrator.launch import launch
 
-    with mock.patch.object(executor, "train_packs", probe.train_packs):
-        plan = launch(space, options)
+    plan = launch(space, options).plan
     returned = time.monotonic()
     if not plan.is_complete:
         raise SystemExit(f"only {plan.count('done')} of {len(plan.runs)} runs are done: {plan.statuses}")

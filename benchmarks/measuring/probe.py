@@ -1,4 +1,4 @@
-"""What the workers of a launch did when: a wrapper around `train_packs` that writes down times, a line a trial.
+"""What the workers of a launch did when: a trainer that wraps the real one and writes down times, a line a pack.
 
 Times are those of the machine's monotonic clock, so they compare between its processes.
 """
@@ -8,68 +8,70 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
-from unittest import mock
+from typing import TYPE_CHECKING
 
-from orchestrator import worker
-from orchestrator.worker import WorkerSettings
-from search_spaces.packs import Pack
+from search_spaces.runs import Run
+
+if TYPE_CHECKING:  # PyTorch is for the workers to import: a launch starts without it
+    import torch
+
+    from workers.checkpoint import Checkpoint
+    from workers.train import Progress
+
+TRAINER = "benchmarks.measuring.probe:train_pack"
+"""What `LaunchOptions.trainer` is told."""
 
 
 @dataclass(frozen=True)
-class TrialTimes:
-    """One trial: which process, when it was entered, ready (everything imported) and left, and the wall and CPU
-    seconds between the last two that were spent training."""
+class PackTimes:
+    """One pack: which process, when its training began (with everything imported) and when the worker was through with
+    its last evaluation, and the wall and CPU seconds in between that were spent training."""
 
     process: int
-    entered: float
     ready: float
     left: float
     training: float
     training_cpu: float
 
 
-def train_packs(packs: Sequence[Pack], settings: WorkerSettings, report: Callable[[dict[str, float]], None]) -> None:
-    """`orchestrator.worker.train_packs`, and a line beside the sweep's folder."""
-    entered = time.monotonic()
-    import workers.train
+def train_pack(
+    runs: Sequence[Run],
+    folder: Path,
+    device: torch.device,
+    *,
+    resume: Mapping[str, Checkpoint] | None = None,
+    pause: Callable[[], bool],
+) -> Generator[Progress]:
+    """`workers.train.train_pack`, and a line beside the data folder."""
+    from workers import train
 
     ready = time.monotonic()
-    original = workers.train.train_pack
     training = training_cpu = 0.0
-
-    def timed(*arguments: Any) -> Iterator[Any]:
-        nonlocal training, training_cpu
-        stream = original(*arguments)
-        while True:
-            started, cpu_before = time.monotonic(), time.process_time()
-            try:
-                progress = next(stream)
-            except StopIteration:
-                return
-            finally:
-                training += time.monotonic() - started
-                training_cpu += time.process_time() - cpu_before
-            yield progress
-
-    with mock.patch.object(workers.train, "train_pack", timed):
-        worker.train_packs(packs, settings, report)
-    folder = times_folder(settings.sweep_folder)
-    folder.mkdir(exist_ok=True)
-    times = TrialTimes(os.getpid(), entered, ready, time.monotonic(), training, training_cpu)
-    with open(folder / f"{os.getpid()}.jsonl", "a", encoding="utf-8") as file:
+    stream = iter(train.train_pack(runs, folder, device, resume=resume, pause=pause))
+    while True:
+        started, cpu_before = time.monotonic(), time.process_time()
+        progress = next(stream, None)
+        training += time.monotonic() - started
+        training_cpu += time.process_time() - cpu_before
+        if progress is None:
+            break
+        yield progress
+    times = PackTimes(os.getpid(), ready, time.monotonic(), training, training_cpu)
+    where = times_folder(folder)
+    where.mkdir(exist_ok=True)
+    with open(where / f"{os.getpid()}.jsonl", "a", encoding="utf-8") as file:
         file.write(json.dumps(asdict(times)) + "\n")
 
 
-def times_folder(sweep_folder: Path) -> Path:
-    """Where the lines go."""
-    return sweep_folder.with_name(f"{sweep_folder.name}-times")
+def times_folder(data_folder: Path) -> Path:
+    """Where the lines go: beside the data, the only place that a trainer is told."""
+    return data_folder.with_name(f"{data_folder.name}-times")
 
 
-def read_times(sweep_folder: Path) -> list[TrialTimes]:
-    """All trials of a sweep, in the order in which they were entered."""
-    lines = [line for path in times_folder(sweep_folder).glob("*.jsonl") for line in path.read_text().splitlines()]
-    return sorted((TrialTimes(**json.loads(line)) for line in lines), key=lambda trial: trial.entered)
+def read_times(data_folder: Path) -> list[PackTimes]:
+    """All packs that were trained, in the order in which they began."""
+    lines = [line for path in times_folder(data_folder).glob("*.jsonl") for line in path.read_text().splitlines()]
+    return sorted((PackTimes(**json.loads(line)) for line in lines), key=lambda pack: pack.ready)

@@ -1,0 +1,1 @@
+"""Chaos: a digits sweep is killed, starved and damaged at random instants, and must lose nothing (`make chaos`)."""
