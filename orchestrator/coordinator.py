@@ -17,7 +17,7 @@ import heapq
 import itertools
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from orchestrator.failures import Failure, death
@@ -33,11 +33,18 @@ MAX_BARREN = 8
 
 @dataclass(frozen=True)
 class Job:
-    """A pack in one attempt. `may_resume` tells whether checkpoints of its runs may lie in storage."""
+    """A pack in one attempt.
+
+    Attributes:
+        may_resume: whether checkpoints of its runs may lie in storage.
+        held: evaluations of its runs that the ledger had when the launch began; a checkpoint that claims more is of
+            no use, since rows from before it are gone.
+    """
 
     pack: Pack
     attempt: int
     may_resume: bool = False
+    held: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -142,7 +149,7 @@ class Coordinator:
         jobs: in the order wanted; all of one launch.
         first_attempt: number of the first attempt of this launch; later ones are handed out with the numbers after it.
         work: expected seconds of a run, for the tally.
-        resumable: ids of runs that have a checkpoint.
+        resumable: runs that have a checkpoint, with their evaluations in the ledger.
         now: a monotonic clock.
     """
 
@@ -151,13 +158,15 @@ class Coordinator:
         packs: Sequence[Pack],
         first_attempt: int,
         work: Callable[[Run], float],
-        resumable: Iterable[str] = (),
+        resumable: Mapping[str, int] | None = None,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
-        resumable = set(resumable)
-        self._queue = deque(
-            Job(pack, first_attempt, any(run.run_id in resumable for run in pack.runs)) for pack in packs
-        )
+        resumable = resumable or {}
+
+        def held(pack: Pack) -> dict[str, int]:
+            return {run.run_id: resumable[run.run_id] for run in pack.runs if run.run_id in resumable}
+
+        self._queue = deque(Job(pack, first_attempt, bool(held(pack)), held(pack)) for pack in packs)
         self._attempts = itertools.count(first_attempt + 1)
         self._work, self._now = work, now
         self._workers: dict[int, _Worker] = {}

@@ -16,7 +16,7 @@ import tempfile
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -177,7 +177,7 @@ class Execution:
         elastic: whether workers may be added when the cluster grows.
         first_attempt: number of the first attempt of this launch.
         work: expected seconds of a run.
-        resumable: ids of runs that have a checkpoint.
+        resumable: runs that have a checkpoint, with their evaluations in the ledger.
     """
 
     def __init__(
@@ -190,14 +190,14 @@ class Execution:
         elastic: bool,
         first_attempt: int,
         work: Callable[[Run], float],
-        resumable: Iterable[str] = (),
+        resumable: Mapping[str, int],
     ) -> None:
         import ray
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         actor = ray.remote(num_cpus=0, max_concurrency=1, scheduling_strategy=here)(Coordinator)
-        self._coordinator = actor.remote(list(packs), first_attempt, work, list(resumable))
+        self._coordinator = actor.remote(list(packs), first_attempt, work, dict(resumable))
         self._settings, self._resources = settings, resources
         self._trials = slots * SPARE_SLOTS if elastic else slots
 

@@ -229,6 +229,7 @@ def _run(plan: Plan, options: LaunchOptions, stops: Stops, hardware: Hardware, o
             launch=number,
             gpus=space.resources.gpus_per_worker,
             threads=max(1, int(space.resources.cpus_per_worker)),
+            checkpoint_seconds=space.resources.checkpoint_seconds,
             trainer=options.trainer,
         ),
         resources=space.resources,
@@ -264,6 +265,8 @@ def _run(plan: Plan, options: LaunchOptions, stops: Stops, hardware: Hardware, o
     stopped_by = overseer.stopped_by
     if stopped_by is None and len(admitted) < missing and after.packs:
         stopped_by = f"{options.budget.runs} runs were allowed"
+    elif stopped_by is None and after.packs:
+        stopped_by = f"{sum(len(pack.runs) for pack in after.packs)} runs lost rows while they were trained"
     return Outcome(after, stopped_by)
 
 

@@ -14,17 +14,16 @@ from orchestrator.storage import MissingFileError
 
 @dataclass
 class Repairs:
-    """What was found. `resumable` are runs that have a checkpoint and no end."""
+    """What was found. `resumable` are runs that have a checkpoint and no end, with the evaluations in the ledger."""
 
     moved: list[Damage] = field(default_factory=list)
-    resumable: list[str] = field(default_factory=list)
+    resumable: dict[str, int] = field(default_factory=dict)
 
 
 def repair(ledger: Ledger) -> Repairs:
-    """Move damaged and foreign files to `damaged/`, and drop checkpoints that are of no use.
+    """Move damaged and foreign files to `damaged/`, and drop checkpoints of runs that ended, the leftovers of a kill.
 
-    Checkpoints of runs that ended are leftovers of a kill. After damage to rows no checkpoint is used, since rows from
-    before it may be gone. To be called under the lease.
+    To be called under the lease.
 
     Raises:
         StorageError: storage cannot be read or written.
@@ -38,13 +37,13 @@ def repair(ledger: Ledger) -> Repairs:
         _move_away(ledger, damage.path)
         found.moved.append(damage)
     ended = set(snapshot.ends["run_id"].to_list())
-    rows_damaged = any(damage.path.startswith(f"{paths.ROWS}/") for damage in damages)
+    held = dict(snapshot.counts.iter_rows())
     for file in ledger.storage.list(paths.CHECKPOINTS):
         run_id = file.path.rpartition("/")[2].removesuffix(".pt")
-        if rows_damaged or run_id in ended:
+        if run_id in ended:
             ledger.storage.delete(file.path)
         else:
-            found.resumable.append(run_id)
+            found.resumable[run_id] = held.get(run_id, 0)
     return found
 
 

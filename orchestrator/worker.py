@@ -30,7 +30,6 @@ from orchestrator.storage import MissingFileError, Storage, StorageError
 from search_spaces.runs import Run
 
 BEAT_SECONDS = 1.0
-CHECKPOINT_SECONDS = 60.0
 CHECKPOINT_SHARE = 0.02
 """Checkpoints of big models are saved less often, so that they take at most this share of the time."""
 
@@ -44,6 +43,7 @@ class WorkerSettings:
         data_folder: where betons are on the worker.
         launch: number of the launch.
         gpus, threads: what the worker has.
+        checkpoint_seconds: how often runs in training are saved.
         trainer: "module:function" with the signature of workers.train.train_pack.
     """
 
@@ -52,6 +52,7 @@ class WorkerSettings:
     launch: int
     gpus: float
     threads: int
+    checkpoint_seconds: float = 60.0
     trainer: str = "workers.train:train_pack"
 
 
@@ -108,7 +109,7 @@ class Worker:
         self.train_pack: Callable[..., Generator[Any]] = getattr(importlib.import_module(module), name)
         self.node = socket.gethostname()
         self.sink = Sink(Ledger(settings.storage), settings.launch, f"{self.node}/{os.getpid()}")
-        self.saver = Saver(settings.storage)
+        self.saver = Saver(settings.storage, settings.checkpoint_seconds)
         self.current = Current()
         self.progress = Beat()
         self.must_stop = False
@@ -153,7 +154,7 @@ class Worker:
         """Train all runs of a job; returns whether it was stopped, with all that was reached saved."""
         from workers.checkpoint import group_by_step
 
-        checkpoints = self._checkpoints(job.pack.runs) if job.may_resume else {}
+        checkpoints = self._checkpoints(job) if job.may_resume else {}
         for runs, resume in group_by_step(job.pack.runs, checkpoints):
             self.current = Current(runs, job.attempt)
             self._log("resumed" if resume else "started", f"in a pack of {len(runs)} on {self.device_name}")
@@ -214,14 +215,21 @@ class Worker:
         for run_id in saved:
             self.sink.log("checkpointed", "", run_id=run_id, attempt=self.current.attempt)
 
-    def _checkpoints(self, runs: Sequence[Run]) -> dict[str, Any]:
+    def _checkpoints(self, job: Job) -> dict[str, Any]:
+        """Checkpoints of the job's runs, of those that have a usable one."""
         from workers.checkpoint import CheckpointError, load_checkpoint
 
         found = {}
-        for run in runs:
+        for run in job.pack.runs:
             try:
-                found[run.run_id] = load_checkpoint(self.settings.storage.read(paths.checkpoint(run.run_id)), run)
+                checkpoint = load_checkpoint(self.settings.storage.read(paths.checkpoint(run.run_id)), run)
                 self.saver.known.add(run.run_id)
+                held = job.held.get(run.run_id, checkpoint.evaluations)
+                if held < checkpoint.evaluations:
+                    raise CheckpointError(
+                        f"it is of evaluation {checkpoint.evaluations}; the ledger holds {held} before"
+                    )
+                found[run.run_id] = checkpoint
             except MissingFileError:
                 continue
             except CheckpointError as error:
@@ -259,14 +267,15 @@ class Saver:
     """Saves runs in training now and then, each over its last checkpoint, and drops checkpoints of runs that ended."""
 
     storage: Storage
+    interval_seconds: float
     known: set[str] = field(default_factory=set)
     """Runs that have a checkpoint in storage."""
-    _interval: float = CHECKPOINT_SECONDS
+    _cost_seconds: float = 0.0
     _last: float = field(default_factory=time.monotonic)
 
     @property
     def is_due(self) -> bool:
-        return time.monotonic() - self._last >= self._interval
+        return time.monotonic() - self._last >= max(self.interval_seconds, self._cost_seconds / CHECKPOINT_SHARE)
 
     def restart(self) -> None:
         """Count from now."""
@@ -280,7 +289,7 @@ class Saver:
             self.storage.write(paths.checkpoint(run_id), content)
             self.known.add(run_id)
         self._last = time.monotonic()
-        self._interval = max(CHECKPOINT_SECONDS, (self._last - started) / CHECKPOINT_SHARE)
+        self._cost_seconds = self._last - started
         return list(checkpoints)
 
     def forget(self, run_ids: Sequence[str]) -> None:

@@ -224,6 +224,8 @@ class Resources(Frozen):
     cpus_per_worker: float = Field(default=1, gt=0)
     gpus_per_worker: float = Field(default=0, ge=0)
     gpu_memory_gb: float = Field(default=80, gt=0)
+    checkpoint_seconds: float = Field(default=60, gt=0)
+    """How often runs in training are saved (less often where saving takes over 2 % of the time)."""
 
 
 class Priority(Frozen):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from orchestrator.coordinator import Beat, Coordinator, Orders, WorkerFacts
 from orchestrator.failures import Failure
 from orchestrator.ledger import Ledger, Manifest
 from orchestrator.local_storage import LocalStorage
+from orchestrator.repair import repair
 from orchestrator.storage import StorageError
 from orchestrator.worker import WorkerSettings, run_worker
 from search_spaces.catalog import load_space
@@ -80,7 +81,7 @@ def settings(ledger: Ledger, data: Path, **changes: Any) -> WorkerSettings:
     return WorkerSettings(ledger.storage, data, launch=1, gpus=0, threads=1, **changes)
 
 
-def boss_of(ledger: Ledger, attempt: int = 1_000_000, resumable: Sequence[str] = ()) -> LocalBoss:
+def boss_of(ledger: Ledger, attempt: int = 1_000_000, resumable: Mapping[str, int] | None = None) -> LocalBoss:
     ended = ledger.statuses()
     packs = group_packs([run for run in RUNS if run.run_id not in ended], "auto")
     return LocalBoss(Coordinator(packs, attempt, lambda run: 1.0, resumable))
@@ -149,7 +150,7 @@ def test_a_stop_saves_every_run_in_training_and_another_worker_goes_on_to_the_sa
     assert sorted(saved) == sorted(run.run_id for run in RUNS[:3])
     assert ledger.statuses() == {}
     monkeypatch.setattr(worker_module.Worker, "_take", take)
-    run_worker(settings(ledger, data_folder), boss_of(ledger, 2_000_000, saved))
+    run_worker(settings(ledger, data_folder), boss_of(ledger, 2_000_000, dict.fromkeys(saved, 3)))
     assert ledger.storage.list("checkpoints") == []
     assert set(ledger.logs().filter(pl.col("event") == "resumed")["run_id"]) == set(saved)
     assert_frame_equal(table(ledger), table(undisturbed))
@@ -162,10 +163,34 @@ def test_a_damaged_checkpoint_is_refused_and_the_run_starts_anew(
 ) -> None:
     ledger = new_ledger(tmp_path / "sweep")
     ledger.storage.write(f"checkpoints/{RUNS[0].run_id}.pt", b"garbage")
-    run_worker(settings(ledger, data_folder), boss_of(ledger, resumable=[RUNS[0].run_id]))
+    run_worker(settings(ledger, data_folder), boss_of(ledger, resumable={RUNS[0].run_id: 0}))
     assert_frame_equal(table(ledger), table(undisturbed))
     refused = ledger.logs().filter(pl.col("event") == "checkpoint refused")
     assert refused["run_id"].to_list() == [RUNS[0].run_id]
+
+
+def test_a_checkpoint_that_claims_more_than_the_ledger_holds_is_refused(
+    tmp_path: Path, data_folder: Path, undisturbed: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rows from before it were deleted by hand: only from the start does the run become whole again."""
+    ledger = new_ledger(tmp_path / "sweep")
+    take = worker_module.Worker._take
+
+    def stop(self: Any, *arguments: Any) -> None:
+        take(self, *arguments)
+        self.must_stop = True
+
+    monkeypatch.setattr(worker_module.Worker, "_take", stop)
+    boss = boss_of(ledger)
+    run_worker(settings(ledger, data_folder), boss)
+    monkeypatch.setattr(worker_module.Worker, "_take", take)
+    for file in ledger.storage.list("rows"):
+        ledger.storage.delete(file.path)
+    found = repair(ledger)
+    assert set(found.resumable.values()) == {0}
+    run_worker(settings(ledger, data_folder), boss_of(ledger, 2_000_000, found.resumable))
+    assert (ledger.logs()["event"] == "checkpoint refused").sum() == len(found.resumable)
+    assert_frame_equal(table(ledger), table(undisturbed))
 
 
 def test_out_of_memory_halves_the_pack_until_it_fits(tmp_path: Path, data_folder: Path, undisturbed: Ledger) -> None:

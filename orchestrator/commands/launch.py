@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -24,8 +24,8 @@ from orchestrator.commands.options import (
 )
 
 if TYPE_CHECKING:
+    from orchestrator.analysis import Diagram
     from orchestrator.launch import LaunchOptions, Outcome
-    from orchestrator.plan import Plan
     from search_spaces.spec import SearchSpace
 
 
@@ -95,14 +95,9 @@ def launch(
             print_json(plan_document(made)) if as_json else print_plan(made)
             return
         go_on = again("launch", space, storage, name, overrides, seeds)
-        outcome = _run(parsed, options, go_on)
+        outcome, diagram = _run_and_draw(parsed, options, go_on)
         made = outcome.plan
-        if made.is_complete:
-            LOG.print(f"The ledger of {sweep} is complete: {len(made.runs)} of {len(made.runs)} runs.")
         failed = made.count("failed")
-        if failed:
-            LOG.print(f"[bold]{failed} runs failed[/bold]")
-        diagram = _analyse_if_possible(options, made)
     if as_json:
         stopped = {"stopped_by": outcome.stopped_by} if outcome.stopped_by else {}
         print_json(plan_document(made) | stopped | (diagram_document(diagram) if diagram else {}))
@@ -122,8 +117,9 @@ def launch(
         raise SystemExit(SOME_RUNS_FAILED)
 
 
-def _run(space: SearchSpace, options: LaunchOptions, go_on: str) -> Outcome:
-    """Launch; a second Ctrl-C, or the first before anything runs, ends here with its exit code."""
+def _run_and_draw(space: SearchSpace, options: LaunchOptions, go_on: str) -> tuple[Outcome, Diagram | None]:
+    """Launch, then analyse what has finished; an interrupt that is not a request to save ends here with exit code 3."""
+    from orchestrator.analysis import analyse
     from orchestrator.console import LOG, print_next
     from orchestrator.launch import launch as run_launch
     from orchestrator.stops import Stops
@@ -131,7 +127,13 @@ def _run(space: SearchSpace, options: LaunchOptions, go_on: str) -> Outcome:
     stops = Stops()
     try:
         with stops.caught():
-            return run_launch(space, options, stops)
+            outcome = run_launch(space, options, stops)
+            plan = outcome.plan
+            if plan.is_complete:
+                LOG.print(f"The ledger of {options.name} is complete: {len(plan.runs)} of {len(plan.runs)} runs.")
+            if plan.count("failed"):
+                LOG.print(f"[bold]{plan.count('failed')} runs failed[/bold]")
+            return outcome, analyse(options.ledger) if plan.count("done") else None
     except KeyboardInterrupt:
         LOG.print("\nStopped. All that was committed stays; the same command goes on from there.")
         print_next(go_on)
@@ -144,11 +146,3 @@ def _placement(cells: tuple[str, ...], workers: int | None, address: str | None)
     parts += ["--workers", str(workers)] if workers else []
     parts += ["--address", address] if address else []
     return f" {shlex.join(parts)}" if parts else ""
-
-
-def _analyse_if_possible(options: LaunchOptions, made: Plan) -> Any:
-    """The diagram of a sweep, or None where nothing has finished."""
-    from orchestrator.analysis import analyse
-    from orchestrator.ledger import open_ledger
-
-    return analyse(open_ledger(options.storage, options.name)) if made.count("done") else None

@@ -40,7 +40,7 @@ class Size:
 USUAL = Size(
     (
         *("--set", "widths=[2, 4]", "--set", "noise.rates=[0, 0.4]", "--seeds", "3"),
-        *("--set", "recipe.epochs=80", "--set", "evaluation.points=30"),
+        *("--set", "recipe.epochs=80", "--set", "evaluation.points=30", "--set", "resources.checkpoint_seconds=0.5"),
     ),
     runs=12,
 )
@@ -48,7 +48,7 @@ USUAL = Size(
 SMALL = Size(
     (
         *("--set", "widths=[2, 4]", "--set", "noise.rates=[0, 0.4]", "--seeds", "1"),
-        *("--set", "recipe.epochs=40", "--set", "evaluation.points=12"),
+        *("--set", "recipe.epochs=40", "--set", "evaluation.points=12", "--set", "resources.checkpoint_seconds=0.5"),
     ),
     runs=4,
 )
