@@ -11,6 +11,7 @@ own new parts hold. Rows are dropped only where no future end could claim them:
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 import polars as pl
@@ -30,7 +31,7 @@ from orchestrator.parts import (
     write_small,
 )
 from orchestrator.snapshot import CLAIMING, KEYS, is_settled, latest_ends
-from orchestrator.storage import StoredFile
+from orchestrator.storage import MissingFileError, StoredFile
 from workers.schema import ROWS
 
 DUE_PARTS = 64
@@ -69,7 +70,8 @@ def compact(ledger: Ledger) -> Compacted:
     _compact_table(ledger, paths.RUNS, RUNS, lambda runs: runs.unique("run_id", keep="last", maintain_order=True))
     _compact_table(ledger, paths.LOGS, LOGS, lambda logs: logs.unique(maintain_order=True).sort("time"))
     for batch in _batches(ledger):
-        _compact_rows(ledger, batch, ends)
+        with suppress(MissingFileError):  # another compaction was quicker
+            _compact_rows(ledger, batch, ends)
     return Compacted(before, _count(ledger))
 
 
