@@ -114,10 +114,16 @@ def _connect(options: dict[str, Any]) -> None:
 
     try:
         ray.init(**options)
-    except ConnectionError as error:
-        raise ConnectionError(
-            f"{error}. If the cluster asks for a token, set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN (or have it in "
-            f"~/.ray/auth_token). Find out more with: bo-sweep doctor --address {options['address']}"
+    except Exception as error:  # Ray raises many kinds, down to plain Exception
+        reason = str(error).partition("\n")[0]
+        if options["address"] == "local":
+            raise ClusterLostError(
+                f"no Ray cluster could be started here: {reason}. Launch again; if it stays so: bo-sweep doctor"
+            ) from error
+        raise ClusterLostError(
+            f"cannot join the Ray cluster: {reason}. If it asks for a token, set RAY_AUTH_MODE=token and "
+            "RAY_AUTH_TOKEN (or have it in ~/.ray/auth_token). More with: bo-sweep doctor --address "
+            f"{options['address']}"
         ) from error
 
 
