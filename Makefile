@@ -42,7 +42,7 @@ test: $(INSTALLED)  ## all tests
 	$(BIN)/python -m pytest
 
 test-fast: $(INSTALLED)  ## all tests but those over 20 seconds
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -m "not slow and not chaos"
 
 lint: $(INSTALLED)  ## formatter, linter, types
 	$(BIN)/ruff format --check .
@@ -57,6 +57,7 @@ bench: $(INSTALLED)  ## every claim about speed, measured here
 	$(BIN)/python -m benchmarks
 
 chaos: $(INSTALLED)  ## kill, starve and damage a digits sweep 50 times: nothing may be lost (about an hour)
+	$(BIN)/python -m pytest -m chaos
 	$(BIN)/python -m tests.chaos --rounds 50
 
 lock:  ## resolve requirements.lock again, for all supported Pythons (needs uv)

@@ -38,12 +38,12 @@ def play(session: Session, *kinds: str) -> None:
     assert "0 problems" in as_text(as_document(played))
 
 
-@pytest.mark.slow
+@pytest.mark.chaos
 def test_kills_of_drivers_heads_and_workers_lose_nothing(session: Session) -> None:
     play(session, "driver", "gcs", "interrupt", "worker")
 
 
-@pytest.mark.slow
+@pytest.mark.chaos
 @pytest.mark.skipif(bool(places.why_no_tiny_disk()), reason=places.why_no_tiny_disk() or "")
 def test_a_disk_that_fills_or_forbids_writing_loses_nothing(session: Session) -> None:
     play(session, "full-disk", "permission")
@@ -56,7 +56,7 @@ def copied(session: Session, tmp_path: Path) -> Place:
     return places.folder(tmp_path / "s")
 
 
-@pytest.mark.slow
+@pytest.mark.chaos
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_damage_is_found_and_never_read_as_data(kind: str, session: Session, copied: Place) -> None:
     finished = dict(copied.ledger.ends().select("run_id", "attempt").iter_rows())
@@ -68,7 +68,7 @@ def test_every_damage_is_found_and_never_read_as_data(kind: str, session: Sessio
         shutil.copytree(session.folder / "undisturbed", copied.url)
 
 
-@pytest.mark.slow
+@pytest.mark.chaos
 def test_the_checks_see_what_is_wrong(session: Session, copied: Place) -> None:
     assert session.reference is not None
     reference, finished = session.reference.table, set(session.reference.table["run_id"])

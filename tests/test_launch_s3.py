@@ -53,7 +53,7 @@ def test_a_sweep_on_s3_survives_a_kill_and_a_store_that_fails(
         wait_for(lambda: in_training(process, url), seconds=120)
         os.killpg(process.pid, signal.SIGKILL)
         process.communicate()
-        result = launch(url, data_folder, *more)
+        result = launch(url, data_folder, *more, "--figures")
         assert result.returncode == 0, result.stderr
         assert f"{url}/digits-grid/phase/overview.png" in result.stdout
         ledger = open_ledger(open_storage(url), "digits-grid")

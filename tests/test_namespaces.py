@@ -97,7 +97,7 @@ def network() -> Iterator[Network]:
         network.close()
 
 
-@pytest.mark.slow
+@pytest.mark.chaos
 def test_a_host_goes_and_another_one_comes_while_a_sweep_runs(
     network: Network, tmp_path: Path, data_folder: Path
 ) -> None:

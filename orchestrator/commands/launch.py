@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 @click.option("--max-wall", metavar="TIME", help="Stop after this time, e.g. 90s, 30m, 1.5h, 2d.")
 @click.option("--max-runs", type=click.IntRange(min=1), help="Train at most so many runs.")
 @click.option("--reuse", metavar="SWEEP", multiple=True, help="Take over finished runs of another sweep. Repeatable.")
+@click.option("--figures/--no-figures", default=True, help="Draw at the end, or leave it to bo-sweep phase.")
 @json_option
 def launch(
     space: str,
@@ -58,6 +59,7 @@ def launch(
     max_wall: str | None,
     max_runs: int | None,
     reuse: tuple[str, ...],
+    figures: bool,
     as_json: bool,
 ) -> None:
     """Run what is missing of a search space, then draw its phase diagram.
@@ -95,7 +97,7 @@ def launch(
             print_json(plan_document(made)) if as_json else print_plan(made)
             return
         go_on = again("launch", space, storage, name, overrides, seeds)
-        outcome, diagram = _run_and_draw(parsed, options, go_on)
+        outcome, diagram = _run_and_draw(parsed, options, go_on, figures)
         made = outcome.plan
         failed = made.count("failed")
     if as_json:
@@ -117,7 +119,9 @@ def launch(
         raise SystemExit(SOME_RUNS_FAILED)
 
 
-def _run_and_draw(space: SearchSpace, options: LaunchOptions, go_on: str) -> tuple[Outcome, Diagram | None]:
+def _run_and_draw(
+    space: SearchSpace, options: LaunchOptions, go_on: str, figures: bool
+) -> tuple[Outcome, Diagram | None]:
     """Launch, then analyse what has finished; an interrupt that is not a request to save ends here with exit code 3."""
     from orchestrator.analysis import analyse
     from orchestrator.console import LOG, print_next
@@ -133,7 +137,7 @@ def _run_and_draw(space: SearchSpace, options: LaunchOptions, go_on: str) -> tup
                 LOG.print(f"The ledger of {options.name} is complete: {len(plan.runs)} of {len(plan.runs)} runs.")
             if plan.count("failed"):
                 LOG.print(f"[bold]{plan.count('failed')} runs failed[/bold]")
-            return outcome, analyse(options.ledger) if plan.count("done") else None
+            return outcome, analyse(options.ledger) if figures and plan.count("done") else None
     except KeyboardInterrupt:
         LOG.print("\nStopped. All that was committed stays; the same command goes on from there.")
         print_next(go_on)
