@@ -20,7 +20,7 @@ from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
 from matplotlib.textpath import text_to_path
 
-from orchestrator.storage import write_bytes
+from orchestrator.storage import open_storage
 
 SINGLE_COLUMN, DOUBLE_COLUMN = 3.5, 7.2  # inches, as most journals set them
 TITLE, TEXT, SMALL = 8.0, 6.5, 5.0  # points
@@ -182,10 +182,11 @@ def write_figure(figure: Figure, path_stem: Path, formats: Sequence[str]) -> lis
     if unknown:
         raise ValueError(f"unknown format {', '.join(unknown)}; choose from {', '.join(METADATA)}")
     paths = []
+    folder = open_storage(path_stem.parent)
     for name in formats:
         path = path_stem.parent / f"{path_stem.name}.{name}"
         content = io.BytesIO()
         figure.savefig(content, format=name, dpi=300, metadata=METADATA[name])
-        write_bytes(path, content.getvalue())
+        folder.write(path.name, content.getvalue())
         paths.append(path)
     return paths

@@ -6,13 +6,11 @@ One interface for local and network file systems and for object stores; `open_st
 from __future__ import annotations
 
 import builtins
-import os
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 SCHEMES = ("file", "s3", "gs")
 
@@ -126,29 +124,3 @@ def open_storage(url: str | Path) -> Storage:
     from orchestrator.object_storage import ObjectStorage
 
     return ObjectStorage.from_url(text)
-
-
-def write_bytes(path: Path, content: bytes) -> None:
-    """Write `path` atomically: beside it, flushed to disk, renamed.
-
-    Raises:
-        StorageError: the folder cannot be written, or the disk is full; nothing half-written stays behind.
-    """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with open(temporary, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise StorageError(f"cannot write {path}: {error.strerror or error}. Free space or choose --storage") from error
-
-
-def write_table(path: Path, table: pa.Table) -> None:
-    """Write a table as Parquet, atomically. Raises StorageError as `write_bytes` does."""
-    sink = pa.BufferOutputStream()
-    pq.write_table(table, sink, compression="zstd")
-    write_bytes(path, sink.getvalue().to_pybytes())

@@ -6,9 +6,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from orchestrator.definitions import METRICS
-from orchestrator.storage import write_bytes, write_table
+from orchestrator.storage import open_storage
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -56,8 +58,18 @@ def write_tables(runs: pl.DataFrame, cells: pl.DataFrame, folder: Path) -> list[
 
     Each is whole or not there. In the CSV a number that was not measured is an empty field.
     """
-    paths = [folder / "runs.parquet", folder / "cells.parquet", folder / "cells.csv"]
-    write_table(paths[0], runs.to_arrow())
-    write_table(paths[1], cells.to_arrow())
-    write_bytes(paths[2], cells.write_csv().encode())
-    return paths
+    storage = open_storage(folder)
+    contents = {
+        "runs.parquet": _as_parquet(runs),
+        "cells.parquet": _as_parquet(cells),
+        "cells.csv": cells.write_csv().encode(),
+    }
+    for name, content in contents.items():
+        storage.write(name, content)
+    return [folder / name for name in contents]
+
+
+def _as_parquet(frame: pl.DataFrame) -> pa.Buffer:
+    sink = pa.BufferOutputStream()
+    pq.write_table(frame.to_arrow(), sink, compression="zstd")
+    return sink.getvalue()

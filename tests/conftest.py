@@ -1,4 +1,4 @@
-"""Shared by all tests: deterministic property tests, and betons made once a session."""
+"""Shared by all tests: deterministic property tests, betons made once a session, and storage of every kind."""
 
 from __future__ import annotations
 
@@ -10,6 +10,10 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # as Ray's workers have it; befor
 
 import pytest
 from hypothesis import settings
+
+from orchestrator.storage import Storage, open_storage
+from tests import object_store
+from tests.object_store import BUCKET, Store
 
 settings.register_profile("bo-sweep", deadline=None, derandomize=True, max_examples=40)
 settings.load_profile("bo-sweep")
@@ -30,3 +34,50 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="session")
+def s3() -> Iterator[Store]:
+    with object_store.started("s3") as store:
+        yield store
+
+
+@pytest.fixture(scope="session")
+def gs() -> Iterator[Store]:
+    with object_store.started("gs") as store:
+        yield store
+
+
+@pytest.fixture
+def environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Of the machine's own settings for object stores none reaches a test."""
+    for name in list(os.environ):
+        if name.startswith(("AWS_", "STORAGE_EMULATOR", "GOOGLE_")):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "anyone")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "none"))
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "none"))
+
+
+@pytest.fixture
+def s3_folder(environment: None, s3: Store, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Storage:
+    """A folder of this test's own, behind a proxy without faults."""
+    s3.set_faults()
+    monkeypatch.setenv("AWS_ENDPOINT_URL", s3.address)
+    return open_storage(f"s3://{BUCKET}/{request.node.name}")
+
+
+@pytest.fixture(params=["local", "s3", "gs"])
+def storage(
+    environment: None, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> Storage:
+    """A folder of this test's own in each kind of storage."""
+    if request.param == "local":
+        return open_storage(tmp_path / "sweeps" / "one")
+    store: Store = request.getfixturevalue(request.param)
+    store.set_faults()
+    variable = "AWS_ENDPOINT_URL" if request.param == "s3" else "STORAGE_EMULATOR_HOST"
+    monkeypatch.setenv(variable, store.address)
+    return open_storage(f"{request.param}://{BUCKET}/{request.node.name}/one")

@@ -2,72 +2,29 @@
 
 from __future__ import annotations
 
-import gc
 import os
 import pickle
 import subprocess
 import sys
 import threading
 import time
-import urllib.request
-from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from pathlib import Path
 
+import polars as pl
 import pyarrow as pa
 import pytest
+from matplotlib.figure import Figure
 
 from orchestrator import object_storage
+from orchestrator.page import write_figure
 from orchestrator.storage import MissingFileError, Storage, StorageError, open_storage
-from tests import object_store
-from tests.object_store import BUCKET, Store
+from orchestrator.tables import write_tables
 
 ROOT = Path(__file__).resolve().parent.parent
 
 
-@pytest.fixture(scope="module")
-def s3() -> Iterator[Store]:
-    with object_store.started("s3") as store:
-        yield store
-
-
-@pytest.fixture(scope="module")
-def gs() -> Iterator[Store]:
-    with object_store.started("gs") as store:
-        yield store
-
-
-@pytest.fixture(autouse=True)
-def environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Of the machine's own settings for object stores none reaches a test."""
-    for name in list(os.environ):
-        if name.startswith(("AWS_", "STORAGE_EMULATOR", "GOOGLE_")):
-            monkeypatch.delenv(name)
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "anyone")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
-    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
-    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "none"))
-    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "none"))
-
-
-@pytest.fixture
-def s3_folder(s3: Store, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Storage:
-    """A folder of this test's own, behind a proxy without faults."""
-    s3.set_faults()
-    monkeypatch.setenv("AWS_ENDPOINT_URL", s3.address)
-    return open_storage(f"s3://{BUCKET}/{request.node.name}")
-
-
-@pytest.fixture(params=["local", "s3", "gs"])
-def storage(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Storage:
-    if request.param == "local":
-        return open_storage(tmp_path / "sweeps" / "one")
-    store: Store = request.getfixturevalue(request.param)
-    store.set_faults()
-    variable = "AWS_ENDPOINT_URL" if request.param == "s3" else "STORAGE_EMULATOR_HOST"
-    monkeypatch.setenv(variable, store.address)
-    return open_storage(f"{request.param}://{BUCKET}/{request.node.name}/one")
+pytestmark = pytest.mark.usefixtures("environment")
 
 
 def test_what_is_written_is_read_listed_and_deleted(storage: Storage) -> None:
@@ -270,183 +227,19 @@ def test_the_environment_says_where_the_server_is(monkeypatch: pytest.MonkeyPatc
     assert arguments("s3://bucket/x")["endpoint_override"] == "special:3"
 
 
-# Object stores
-
-
-def test_requests_are_few(s3: Store, s3_folder: Storage) -> None:
-    s3_folder.write("rows/first", b"1")
-    s3.set_faults()
-    s3_folder.write("rows/a", b"1" * (object_storage.WHOLE_BYTES - 1))
-    assert s3.requests() == {"PUT": 1}
-    s3.set_faults()
-    s3_folder.list("rows")
-    assert s3.requests() == {"GET": 1}
-    s3.set_faults()
-    s3_folder.read("rows/a")
-    assert s3.requests() == {"HEAD": 2, "GET": 1}
-
-
-def test_long_listings_are_whole(s3: Store, s3_folder: Storage) -> None:
-    def put(number: int) -> None:
-        url = f"{s3.direct}/{s3_folder.location(f'rows/{number:04}').removeprefix('s3://')}"
-        urllib.request.urlopen(urllib.request.Request(url, data=b"1", method="PUT")).close()
-
-    with ThreadPoolExecutor(4) as executor:
-        list(executor.map(put, range(1005)))
-    files = s3_folder.list("rows")
-    assert [file.path for file in files] == [f"rows/{number:04}" for number in range(1005)]
-
-
-def test_overloaded_for_a_while(s3: Store, s3_folder: Storage) -> None:
-    s3.set_faults(failing_share=0.3, seed=1)
-    contents = {f"rows/{number:02}": os.urandom(200 * number) for number in range(50)}
-    for path, content in contents.items():
-        s3_folder.write(path, content)
-    assert s3.requests()["PUT"] > 55
-    assert {file.path: s3_folder.read(file.path) for file in s3_folder.list("rows")} == contents
-
-
-@pytest.mark.parametrize("size", [10, 12 << 20])
-def test_lost_answers(s3: Store, s3_folder: Storage, size: int) -> None:
-    """The object was stored, and the connection cut: the same content is written again."""
-    content = os.urandom(size)
-    s3.set_faults(dropping_share=0.5, seed=3)
-    for number in range(5):
-        s3_folder.write(f"rows/{number}", content)
-    s3.set_faults()
-    assert [s3_folder.read(file.path) for file in s3_folder.list("rows")] == [content] * 5
-
-
-def test_slow_answers(s3: Store, s3_folder: Storage) -> None:
-    """The write is sent once and waited for."""
-    s3.set_faults(delay_seconds=1.5)
-    s3_folder.write("a", b"1")
-    assert s3.requests() == {"PUT": 1}
-
-
-@pytest.mark.parametrize("size", [10, 12 << 20])
-@pytest.mark.parametrize("methods", ["PUT", "POST PUT"])
-@pytest.mark.parametrize("storage", ["s3", "gs"], indirect=True)
-def test_failed_writes_leave_the_old_content(
-    storage: Storage, methods: str, size: int, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+def test_a_file_system_that_turns_read_only_within_a_write_is_told(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """Also once the failed stream is dropped, and the server well again: Arrow closes it then."""
-    store: Store = request.getfixturevalue("s3" if storage.url.startswith("s3") else "gs")
-    monkeypatch.setattr(object_storage, "ATTEMPTS", 2)
-    monkeypatch.setattr(object_storage, "PATIENCE_SECONDS", 1)
-    object_storage._connect.cache_clear()
-    storage.write("a", b"old")
-    store.set_faults(failing_share=1, methods=methods)
-    with pytest.raises(StorageError) as caught:
-        storage.write("a", b"n" * size)
-    assert f"cannot write {storage.location('a')}: the server is overloaded" in str(caught.value)
-    store.set_faults()
-    del caught
-    gc.collect()
-    object_storage._connect.cache_clear()
-    assert [file.size for file in storage.list()] == [3]
-    assert storage.read("a") == b"old"
-    assert not {"PUT", "POST"} & set(store.requests())
+    """Even the temporary file cannot be taken away then; tables and figures are written in the same way."""
 
+    def read_only(*arguments: object, **options: object) -> None:
+        raise OSError(30, "Read-only file system")
 
-def test_an_interrupt_waits_for_the_write(s3: Store, s3_folder: Storage) -> None:
-    """An interrupt within the write must not leave the empty object of a stream that was opened and dropped."""
-    code = (
-        "import sys, signal, threading, time, os\n"
-        "from orchestrator import object_storage\n"
-        "from orchestrator.storage import open_storage\n"
-        "storage = open_storage(sys.argv[1])\n"
-        "storage.list()\n"
-        "connected = object_storage._connect\n"
-        "class Interrupting:\n"
-        "    def __init__(self, inner): self.inner = inner\n"
-        "    def open_output_stream(self, *arguments, **options):\n"
-        "        stream = self.inner.open_output_stream(*arguments, **options)\n"
-        "        os.kill(os.getpid(), signal.SIGINT); time.sleep(0.2)\n"
-        "        return stream\n"
-        "object_storage._connect = lambda *arguments: Interrupting(connected(*arguments))\n"
-        "try: storage.write('a', b'whole')\n"
-        "except KeyboardInterrupt: print('interrupted')\n"
-    )
-    command = [sys.executable, "-c", code, s3_folder.url]
-    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=True)
-    assert (result.stdout, result.stderr) == ("interrupted\n", "")
-    assert s3_folder.read("a") == b"whole"
-
-
-def test_a_process_that_used_s3_ends_quietly(s3_folder: Storage) -> None:
-    """Also one that was forked from it, and one that leaves threads behind."""
-    code = (
-        "import atexit, sys, os, threading, time\n"
-        "from orchestrator.storage import StorageError, open_storage\n"
-        "storage = open_storage(sys.argv[1])\n"
-        "storage.write('a', b'1')\n"
-        "child = os.fork()\n"
-        "if not child:\n"
-        "    storage.write('b', storage.read('a'))\n"
-        "    os._exit(0)\n"
-        "os.waitpid(child, 0)\n"
-        "def beat():\n"
-        "    try:\n"
-        "        while True: storage.write('c', b'1')\n"
-        "    except StorageError: pass  # once the process ends\n"
-        "threading.Thread(target=beat, daemon=True).start()\n"
-        "atexit.register(storage.write, 'd', b'1')\n"
-        "time.sleep(0.2)\n"
-    )
-    command = [sys.executable, "-c", code, s3_folder.url]
-    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=30, check=False)
-    assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
-    assert [file.path for file in s3_folder.list()] == ["a", "b", "c", "d"]
-
-
-def test_missing_buckets(s3: Store, gs: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("AWS_ENDPOINT_URL", s3.address)
-    monkeypatch.setenv("STORAGE_EMULATOR_HOST", gs.address)
-    for url in ("s3://nowhere/x", "gs://nowhere/x"):
-        storage = open_storage(url)
-        uses: list[Callable[[], object]] = [
-            storage.list,
-            storage.folders,
-            storage.check_writable,
-            partial(storage.read, "a"),
-            partial(storage.delete, "a"),
-            partial(storage.write, "a", b"1"),
-        ]
-        for use in uses:
-            with pytest.raises(StorageError, match=rf"cannot \w+ {url}\S*: there is no such bucket.*correct --storage"):
-                use()
-
-
-def test_wrong_credentials(s3: Store, s3_folder: Storage) -> None:
-    def checked(after_requests: str) -> None:
-        url, headers = f"{s3.direct}/moto-api/reset-auth", {"Content-Type": "text/plain"}
-        urllib.request.urlopen(urllib.request.Request(url, after_requests.encode(), headers)).close()
-
-    checked("0")
-    try:
-        started = time.monotonic()
-        uses: list[Callable[[], object]] = [
-            s3_folder.list,
-            lambda: s3_folder.read("a"),
-            lambda: s3_folder.write("a", b"1"),
-            s3_folder.check_writable,
-        ]
-        for use in uses:
-            with pytest.raises(StorageError, match=r"cannot \w+ s3://\S*: access is denied.*Check the credentials"):
-                use()
-        assert time.monotonic() - started < 5
-    finally:
-        checked("inf")
-
-
-@pytest.mark.parametrize("url", ["s3://bucket/x", "gs://bucket/x"])
-def test_unreachable_servers(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
-    monkeypatch.setenv("STORAGE_EMULATOR_HOST", "http://127.0.0.1:9")
-    monkeypatch.setattr(object_storage, "ATTEMPTS", 4)
-    monkeypatch.setattr(object_storage, "PATIENCE_SECONDS", 1)
-    object_storage._connect.cache_clear()
-    storage = open_storage(url)
-    with pytest.raises(StorageError, match=rf"cannot write {url}/a: the server cannot be reached.*Check the network"):
-        storage.write("a", b"1")
+    monkeypatch.setattr("os.fsync", read_only)
+    monkeypatch.setattr(Path, "unlink", read_only)
+    with pytest.raises(StorageError, match="Read-only file system"):
+        open_storage(tmp_path).write("a", b"1")
+    with pytest.raises(StorageError, match=r"runs\.parquet.*Read-only file system"):
+        write_tables(pl.DataFrame({"x": [1]}), pl.DataFrame({"x": [1]}), tmp_path)
+    with pytest.raises(StorageError, match=r"figure\.png.*Read-only file system"):
+        write_figure(Figure(), tmp_path / "figure", ["png"])
