@@ -38,10 +38,9 @@ class TinyDisk:
 
     def fill(self) -> None:
         """Leave not one byte free."""
-        with open(self._ballast, "wb") as file, suppress(OSError):
+        with suppress(OSError), open(self._ballast, "wb", buffering=0) as file:
             while True:
                 file.write(bytes(1 << 16))
-                file.flush()
 
     def free(self) -> None:
         self._ballast.unlink(missing_ok=True)
