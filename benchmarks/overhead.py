@@ -85,10 +85,10 @@ def compare(space: SearchSpace, number: int) -> Comparison:
         check_data(plan.packs, data_folder)
         prepare(plain_folder, scratch)
         steps: dict[str, Callable[[], Any]] = {
-            "loop": lambda: run_loops(plan.packs, data_folder, scratch, processes=plan.slots),
+            "loop": lambda: run_loops(plan.packs, data_folder, scratch, processes=plan.lanes.most_slots),
             "launch": lambda: launch_once(space, data_folder, scratch),
-            "stock_ffcv": lambda: run_plain(space, "ffcv", plan.slots, plain_folder, scratch),
-            "tensors": lambda: run_plain(space, "tensors", plan.slots, plain_folder, scratch),
+            "stock_ffcv": lambda: run_plain(space, "ffcv", plan.lanes.most_slots, plain_folder, scratch),
+            "tensors": lambda: run_plain(space, "tensors", plan.lanes.most_slots, plain_folder, scratch),
         }
         comparison = Comparison(len(plan.runs), **in_turn(steps, number))
     LOG.print(

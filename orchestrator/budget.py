@@ -28,9 +28,9 @@ class Budget:
                 "Use --max-wall or --max-runs"
             )
 
-    def spent(self, *, wall_seconds: float, worker_seconds: float, gpus: float) -> str | None:
+    def spent(self, *, wall_seconds: float, gpu_seconds: float) -> str | None:
         """Which cap is reached, in words; None while none is."""
-        hours = worker_seconds * gpus / 3600
+        hours = gpu_seconds / 3600
         if self.gpu_hours is not None and hours >= self.gpu_hours:
             return f"{hours:.2f} of {self.gpu_hours:g} GPU-hours are spent"
         if self.wall_seconds is not None and wall_seconds >= self.wall_seconds:

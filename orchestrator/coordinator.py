@@ -7,6 +7,8 @@ its memory does not grow with what is done: a pack that ended is forgotten.
   a pause, cut in half in case memory was the reason; a lone run whose workers died MAX_CRASHES times is given up.
 - A pack that raised is cut: in half where memory ran out, into lone runs otherwise. A lone run that raises is given up
   by its worker at once, unless the cause may pass.
+- Packs and workers come in lanes, one for each shape of worker (see search_spaces/shapes.py): a worker gets packs of
+  its lane, and ends when there are none left, which makes room for workers of other shapes.
 - A worker that was not heard of for SILENT_SECONDS counts as dead. Should it live, what it still writes is of an
   earlier attempt than that of the worker that has the pack now.
 """
@@ -16,7 +18,7 @@ from __future__ import annotations
 import heapq
 import itertools
 import time
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -57,12 +59,23 @@ class Orders:
 
 @dataclass(frozen=True)
 class WorkerFacts:
-    """Where a worker is; `stderr` is the file on its node that its last words are in."""
+    """Where a worker is.
+
+    Attributes:
+        process: its process id; of the first one, where several train together.
+        stderr: the file on its node that its last words are in.
+        lane: of the packs that it takes.
+        gpus: that it holds, over all its processes.
+        peers: nodes of its other processes.
+    """
 
     node_id: str
     host: str
     process: int
     stderr: str = ""
+    lane: int = 0
+    gpus: float = 0.0
+    peers: tuple[str, ...] = ()
 
 
 @dataclass
@@ -113,7 +126,7 @@ class State:
     running: tuple[Running, ...]
     waiting_runs: int
     workers: int
-    worker_seconds: float
+    gpu_seconds: float
     given_up: tuple[GivenUp, ...]
     deaths: tuple[WorkerFacts, ...]
     is_over: bool
@@ -150,6 +163,7 @@ class Coordinator:
         first_attempt: number of the first attempt of this launch; later ones are handed out with the numbers after it.
         work: expected seconds of a run, for the tally.
         resumable: runs that have a checkpoint, with their evaluations in the ledger.
+        lane_of: the lane of a run; those of a pack share it.
         now: a monotonic clock.
     """
 
@@ -159,6 +173,7 @@ class Coordinator:
         first_attempt: int,
         work: Callable[[Run], float],
         resumable: Mapping[str, int] | None = None,
+        lane_of: Callable[[Run], int] = lambda run: 0,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
         resumable = resumable or {}
@@ -166,7 +181,10 @@ class Coordinator:
         def held(pack: Pack) -> dict[str, int]:
             return {run.run_id: resumable[run.run_id] for run in pack.runs if run.run_id in resumable}
 
-        self._queue = deque(Job(pack, first_attempt, bool(held(pack)), held(pack)) for pack in packs)
+        self._lane_of = lane_of
+        self._queues: defaultdict[int, deque[Job]] = defaultdict(deque)
+        for pack in packs:
+            self._queue(pack).append(Job(pack, first_attempt, bool(held(pack)), held(pack)))
         self._attempts = itertools.count(first_attempt + 1)
         self._work, self._now = work, now
         self._workers: dict[int, _Worker] = {}
@@ -176,7 +194,7 @@ class Coordinator:
         self._given_up: dict[str, GivenUp] = {}
         self._deaths: list[WorkerFacts] = []
         self._tally = Tally()
-        self._worker_seconds = 0.0
+        self._gpu_seconds = 0.0
         self._draining = False
         self._barren = 0
         self._trouble: str | None = None
@@ -196,13 +214,13 @@ class Coordinator:
         self._release()
         if self._draining or self._trouble:
             return Orders()
-        if self._queue:
-            job = self._queue.popleft()
+        if queue := self._queues[worker.facts.lane]:
+            job = queue.popleft()
             worker.current = worker.unacknowledged[job.pack.pack_id] = job
             worker.left[job.pack.pack_id] = {run.run_id for run in job.pack.runs}
             worker.beat = Beat()
             return Orders(job)
-        if self._nothing_left(besides=slot):
+        if self._nothing_left(besides=slot, lane=worker.facts.lane):
             return Orders()
         return Orders(wait_seconds=0.2)
 
@@ -233,7 +251,8 @@ class Coordinator:
     def finished(self, slot: int, process: int, failure: Failure | None = None) -> None:
         """The worker's job is through: each of its runs has ended or, where there is a `failure`, some have not.
 
-        Ends of its runs may still wait to become durable, but not where it failed.
+        Ends of its runs may still wait to become durable, but not where it failed. Where several processes train
+        together, any of them may tell of a failure, as `process` of the first one.
         """
         worker = self._heard(slot, process)
         if worker and worker.current:
@@ -277,7 +296,7 @@ class Coordinator:
         """Packs that were lost with their node go back to the front of the queue, as if nothing had happened."""
         gone = set(node_ids)
         self._barren = 0
-        forgiven = [each for each in self._suspended if each.facts and each.facts.node_id in gone]
+        forgiven = [each for each in self._suspended if each.facts and gone & {each.facts.node_id, *each.facts.peers}]
         if not forgiven:
             return
         self._suspended = [each for each in self._suspended if each not in forgiven]
@@ -319,14 +338,15 @@ class Coordinator:
             if worker.current
         )
         tally = Tally(self._tally.done, self._tally.diverged, self._tally.failed, self._tally.work + work)
-        waiting = sum(len(job.pack.runs) for job in self._queue)
+        waiting = sum(len(job.pack.runs) for queue in self._queues.values() for job in queue)
         waiting += sum(len(each.job.pack.runs) for each in self._suspended)
         return State(
             tally=tally,
             running=running,
             waiting_runs=waiting,
             workers=len(self._workers),
-            worker_seconds=self._worker_seconds + sum(now - worker.since for worker in self._workers.values()),
+            gpu_seconds=self._gpu_seconds
+            + sum((now - worker.since) * worker.facts.gpus for worker in self._workers.values()),
             given_up=tuple(self._given_up.values()),
             deaths=deaths,
             is_over=self._is_over(),
@@ -334,6 +354,9 @@ class Coordinator:
         )
 
     # -- inside ------------------------------------------------------------------------------------------------------
+
+    def _queue(self, pack: Pack) -> deque[Job]:
+        return self._queues[self._lane_of(pack.runs[0])]
 
     def _heard(self, slot: int, process: int) -> _Worker | None:
         """The worker in that slot, if the call is of the process that holds it now."""
@@ -355,7 +378,7 @@ class Coordinator:
         worker = self._workers.pop(slot, None)
         if worker is None:
             return
-        self._worker_seconds += self._now() - worker.since
+        self._gpu_seconds += (self._now() - worker.since) * worker.facts.gpus
         if is_death:
             self._deaths.append(worker.facts)
         for pack_id, job in worker.unacknowledged.items():
@@ -373,6 +396,8 @@ class Coordinator:
         runs = tuple(run for run in job.pack.runs if run.run_id in left)
         if failure.kind == "transient":
             self._suspend(Job(Pack(runs), job.attempt, may_resume=True), failure, None)
+        elif len(runs) == 1:
+            self._give_up(runs[0], failure, None)
         elif failure.kind == "out of memory":
             self._halve(runs)
         else:
@@ -405,17 +430,28 @@ class Coordinator:
             elif self._crashes[runs[0].run_id] < MAX_CRASHES:
                 self._again(each.job.pack, front=True)
             else:
-                given_up = GivenUp(runs[0], each.failure, next(self._attempts), each.facts)
-                self._given_up[runs[0].run_id] = given_up
+                self._give_up(runs[0], each.failure, each.facts)
+
+    def _give_up(self, run: Run, failure: Failure, died_with: WorkerFacts | None) -> None:
+        self._given_up[run.run_id] = GivenUp(run, failure, next(self._attempts), died_with)
 
     def _again(self, pack: Pack, *, front: bool) -> None:
         """Hand a pack out once more, as a new attempt."""
         job = Job(pack, next(self._attempts), may_resume=True)
-        self._queue.appendleft(job) if front else self._queue.append(job)
+        queue = self._queue(pack)
+        queue.appendleft(job) if front else queue.append(job)
 
-    def _nothing_left(self, besides: int | None = None) -> bool:
-        busy = any(worker.unacknowledged for slot, worker in self._workers.items() if slot != besides)
-        return not (self._queue or self._suspended or self._given_up or busy)
+    def _nothing_left(self, besides: int | None = None, lane: int | None = None) -> bool:
+        """Whether nothing is to come any more, in one lane or in all."""
+        lanes = self._queues if lane is None else [lane]
+        queued = any(self._queues[each] for each in lanes)
+        suspended = any(self._lane_of(each.job.pack.runs[0]) in lanes for each in self._suspended)
+        busy = any(
+            worker.unacknowledged
+            for slot, worker in self._workers.items()
+            if slot != besides and worker.facts.lane in lanes
+        )
+        return not (queued or suspended or self._given_up or busy)
 
     def _is_over(self) -> bool:
         if self._draining or self._trouble:

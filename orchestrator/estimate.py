@@ -1,22 +1,19 @@
-"""How long the missing runs will take: from finished runs of the sweep, else from published or measured speeds."""
+"""How long the missing runs will take: from finished runs of the sweep, else from speeds that were measured on such a
+device, else from published ones."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from search_spaces.memory import run_multiply_adds, training_steps
+from orchestrator.arithmetic import guess_seconds
+from orchestrator.measured import MeasuredSpeeds
 from search_spaces.runs import Run
-from search_spaces.spec import FlowRecipe
+from search_spaces.shapes import Shape, shape_for
+from search_spaces.spec import FlowRecipe, Resources
 
-GPU_MULTIPLY_ADDS = 4.11e9 * 3 * 2470
-"""Multiply-adds a second: ResNet50 (4.11 G forward, three times that in training) at 2,470 images/s on one A100."""
-CPU_MULTIPLY_ADDS = 2.5e10
-"""Multiply-adds a second of one CPU core on small convolutions (measured on digits-grid)."""
-CPU_STEP_SECONDS = 3e-3
-"""Cost of an optimiser step of a small ResNet on one CPU core that does not depend on its width (measured)."""
-FLOW_RUN_SECONDS = 0.03
-"""A gradient-flow run in a pack, beside its decomposition (measured)."""
+__all__ = ["Estimate", "estimate", "guess_in_shape", "guess_seconds"]
+
 WORKER_START_SECONDS = 20.0
 """Ray, imports of torch and FFCV, and FFCV's compilation, once a worker (measured)."""
 
@@ -26,47 +23,74 @@ class Estimate:
     """Seconds of one worker slot that the runs take together, the wall time on `slots`, and where that comes from."""
 
     slot_seconds: float
-    slots: int
+    slots: float
     basis: str
     unscaled_seconds: float
     """The same from arithmetic alone: the unit in which workers report their progress."""
+    gpu_seconds: float
+    """Seconds of whole GPUs that the slots hold meanwhile; 0 without GPUs."""
 
     @property
     def wall_seconds(self) -> float:
         return WORKER_START_SECONDS + self.slot_seconds / self.slots if self.slot_seconds else 0.0
 
+    @property
+    def gpu_hours(self) -> float:
+        return self.gpu_seconds / 3600
 
-def estimate(missing: Sequence[Run], finished: Sequence[tuple[Run, float]], *, slots: int, gpus: float) -> Estimate:
+
+def estimate(
+    missing: Sequence[Run],
+    finished: Sequence[tuple[Run, float]],
+    *,
+    slots: float,
+    resources: Resources,
+    speeds: MeasuredSpeeds | None = None,
+    pack_sizes: Mapping[str, int] | None = None,
+) -> Estimate:
     """Estimate the time of `missing` runs.
 
     Args:
         missing: runs still to be trained.
         finished: runs of the same sweep with the seconds that they took.
-        slots: workers side by side.
-        gpus: GPUs (or the share of one) that each worker has.
+        slots: workers side by side, on average.
+        resources: what each run gets.
+        speeds: measured under the conditions of these runs.
+        pack_sizes: by run id, how many runs share one data stream; those of others are taken to be the largest.
     """
-    expected = sum(guess_seconds(run, gpus) for run in missing)
-    if not finished:
-        return Estimate(expected, slots, _published_basis(gpus, missing), expected)
-    guessed = sum(guess_seconds(run, gpus) for run, _ in finished)
-    scale = sum(seconds for _, seconds in finished) / guessed
-    basis = f"{len(finished)} finished runs of this sweep, scaled by arithmetic"
-    return Estimate(scale * expected, slots, basis, expected)
+    shapes = [shape_for(run, resources) for run in missing]
+    unscaled = [guess_in_shape(run, shape) for run, shape in zip(missing, shapes, strict=True)]
+    seconds_of = _seconds_of_a_run(speeds, pack_sizes or {})
+    expected = [seconds_of(run, shape) for run, shape in zip(missing, shapes, strict=True)] if speeds else unscaled
+    scale, basis = 1.0, _basis(missing, shapes, speeds)
+    if finished:
+        scale = sum(taken for _, taken in finished)
+        scale /= sum(seconds_of(run, shape_for(run, resources)) for run, _ in finished)
+        by = f"speeds {basis}" if speeds and missing else "arithmetic"
+        basis = f"{len(finished)} finished runs of this sweep, scaled by {by}"
+    gpu_seconds = sum(seconds * shape.total_gpus for seconds, shape in zip(expected, shapes, strict=True))
+    return Estimate(scale * sum(expected), slots, basis, sum(unscaled), scale * gpu_seconds)
 
 
-def guess_seconds(run: Run, gpus: float) -> float:
-    """Seconds for one run from arithmetic and the speeds above; a share of a GPU counts as that share of its speed."""
-    multiply_adds = run_multiply_adds(run)
-    if gpus:
-        return multiply_adds / (GPU_MULTIPLY_ADDS * min(1.0, gpus))
-    if isinstance(run.recipe, FlowRecipe):
-        return FLOW_RUN_SECONDS + multiply_adds / CPU_MULTIPLY_ADDS
-    return training_steps(run) * CPU_STEP_SECONDS + multiply_adds / CPU_MULTIPLY_ADDS
+def guess_in_shape(run: Run, shape: Shape) -> float:
+    """Seconds for one run from arithmetic alone; processes count as so many times one."""
+    return guess_seconds(run, shape.gpus) / shape.processes
 
 
-def _published_basis(gpus: float, missing: Sequence[Run]) -> str:
+def _seconds_of_a_run(speeds: MeasuredSpeeds | None, pack_sizes: Mapping[str, int]) -> Callable[[Run, Shape], float]:
+    if speeds is None:
+        return guess_in_shape
+    usual = max(pack_sizes.values(), default=1)
+    return lambda run, shape: speeds.seconds(run, shape, pack_sizes.get(run.run_id, usual))
+
+
+def _basis(missing: Sequence[Run], shapes: Sequence[Shape], speeds: MeasuredSpeeds | None) -> str:
+    """Where an estimate without finished runs comes from."""
     if not missing:
         return "nothing to run"
-    if gpus:
-        return "ResNet50 at 2,470 images/s on one A100, scaled by arithmetic; decode and small widths are slower"
-    return "steps and arithmetic at the speed of one CPU core of the machine that bo-sweep was measured on"
+    if speeds:
+        return speeds.basis(zip(missing, shapes, strict=True))
+    hint = "" if isinstance(missing[0].recipe, FlowRecipe) else "; bo-sweep bench-worker measures it"
+    if shapes[0].gpus:
+        return f"ResNet50 at 2,470 images/s on one A100, scaled by arithmetic; decode and small widths are slower{hint}"
+    return f"steps and arithmetic at the speed of one CPU core of the machine that bo-sweep was measured on{hint}"

@@ -7,7 +7,6 @@ process does not grow with the number of packs. Trials restart when their proces
 
 from __future__ import annotations
 
-import faulthandler
 import logging
 import os
 import signal
@@ -18,11 +17,13 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from orchestrator.coordinator import Beat, Coordinator, Orders, State, WorkerFacts
-from orchestrator.failures import Failure
+from orchestrator.boss import RayBoss
+from orchestrator.coordinator import Coordinator, State, WorkerFacts
+from orchestrator.group_worker import run_group
 from orchestrator.head import (
     CONNECT_SECONDS,
     OWN_HEAD_SECONDS,
@@ -32,11 +33,12 @@ from orchestrator.head import (
     answers,
     own_head_lives,
 )
+from orchestrator.lanes import Lanes
 from orchestrator.slots import Hardware, local_hardware
 from orchestrator.worker import WorkerSettings, run_worker
 from search_spaces.packs import Pack
 from search_spaces.runs import Run
-from search_spaces.spec import Resources
+from search_spaces.shapes import TOKEN_CPU
 
 OBJECT_STORE_BYTES = 256 * 2**20
 LOOK_SECONDS = 0.5
@@ -177,9 +179,8 @@ class Execution:
 
     Args:
         packs: in the order wanted.
-        settings: of every worker.
-        resources: what one worker gets.
-        slots: workers side by side now.
+        settings: of every worker, but for what its shape says.
+        lanes: what the runs are trained on.
         elastic: whether workers may be added when the cluster grows.
         first_attempt: number of the first attempt of this launch.
         work: expected seconds of a run.
@@ -191,8 +192,7 @@ class Execution:
         packs: Sequence[Pack],
         settings: WorkerSettings,
         *,
-        resources: Resources,
-        slots: int,
+        lanes: Lanes,
         elastic: bool,
         first_attempt: int,
         work: Callable[[Run], float],
@@ -203,9 +203,12 @@ class Execution:
 
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         actor = ray.remote(num_cpus=0, max_concurrency=1, scheduling_strategy=here)(Coordinator)
-        self._coordinator = actor.remote(list(packs), first_attempt, work, dict(resumable))
-        self._settings, self._resources = settings, resources
-        self._trials = slots * SPARE_SLOTS if elastic else slots
+        self._coordinator = actor.remote(list(packs), first_attempt, work, dict(resumable), lanes.number)
+        self._settings, self._lanes = settings, lanes.lanes
+        used = dict.fromkeys(lanes.number(pack.runs[0]) for pack in packs)  # in the order in which they are wanted
+        spare = SPARE_SLOTS if elastic else 1
+        self._slots = [number for number in used for _ in range(lanes.lanes[number].slots * spare)]
+        """The number of the lane of each slot."""
 
     def look(self) -> State:
         """How it stands. Raises ClusterLostError where nobody answers."""
@@ -258,10 +261,24 @@ class Execution:
         from ray import tune
         from ray.tune.progress_reporter import TrialProgressCallback
 
-        coordinator, settings = self._coordinator, self._settings
+        coordinator, lanes, slots = self._coordinator, self._lanes, self._slots
+        settings = [
+            replace(self._settings, gpus=lane.shape.gpus, threads=max(1, int(lane.shape.cpus))) for lane in lanes
+        ]
 
         def trial(config: dict[str, Any]) -> None:
-            run_worker(settings, RayBoss(coordinator, config["slot"]))
+            slot, number = config["slot"], slots[config["slot"]]
+            shape = lanes[number].shape
+            if shape.processes > 1:
+                run_group(settings[number], coordinator, slot, number, shape)
+            else:
+                run_worker(settings[number], RayBoss(coordinator, slot, lane=number, gpus=shape.gpus))
+
+        def resources(config: dict[str, Any]) -> tune.PlacementGroupFactory:
+            """Of several processes the trial is only the driver; Ray Train reserves what they hold."""
+            shape = lanes[slots[config["slot"]]].shape
+            held = {"CPU": shape.cpus, "GPU": shape.gpus} if shape.processes == 1 else {"CPU": TOKEN_CPU}
+            return tune.PlacementGroupFactory([held])
 
         class Losses(TrialProgressCallback):  # type: ignore[misc]
             """Tells the coordinator at once that a worker died, even if its successor has to wait for a node.
@@ -299,12 +316,11 @@ class Execution:
             def __getstate__(self) -> dict[str, Any]:
                 return {"_look": None, "_next": 0.0}
 
-        shape = {"cpu": self._resources.cpus_per_worker, "gpu": self._resources.gpus_per_worker}
         with tempfile.TemporaryDirectory(prefix="bo-sweep-tune-", ignore_cleanup_errors=True) as scratch:
             tuner = tune.Tuner(
-                tune.with_resources(trial, shape),
-                param_space={"slot": tune.grid_search(list(range(self._trials)))},
-                tune_config=tune.TuneConfig(reuse_actors=True, max_concurrent_trials=self._trials),
+                tune.with_resources(trial, resources),
+                param_space={"slot": tune.grid_search(list(range(len(slots))))},
+                tune_config=tune.TuneConfig(reuse_actors=True, max_concurrent_trials=len(slots)),
                 run_config=tune.RunConfig(
                     storage_path=scratch,
                     name="workers",
@@ -315,50 +331,6 @@ class Execution:
                 ),
             )
             tuner.fit()
-
-
-class RayBoss:
-    """The coordinator's actor as one worker sees it. Answers are waited for only where there is one."""
-
-    def __init__(self, coordinator: Any, slot: int) -> None:
-        import ray
-
-        self._ray, self._coordinator, self._who = ray, coordinator, (slot, os.getpid())
-        node_id = ray.get_runtime_context().get_node_id()
-        facts = WorkerFacts(node_id, socket.gethostname(), os.getpid(), _stderr_file())
-        faulthandler.enable()
-        ray.get(coordinator.hello.remote(slot, facts))
-
-    def pull(self) -> Orders:
-        orders: Orders = self._ray.get(self._coordinator.pull.remote(*self._who))
-        return orders
-
-    def beat(self, beat: Beat) -> bool:
-        return bool(self._ray.get(self._coordinator.beat.remote(*self._who, beat)))
-
-    def acknowledge(self, ended: Sequence[tuple[str, str]]) -> None:
-        self._coordinator.acknowledge.remote(*self._who, list(ended))
-
-    def finished(self, failure: Failure | None) -> None:
-        self._coordinator.finished.remote(*self._who, failure)
-
-    def paused(self) -> None:
-        self._coordinator.paused.remote(*self._who)
-
-    def goodbye(self) -> None:
-        self._ray.get(self._coordinator.goodbye.remote(*self._who))
-
-    def report_trouble(self, message: str) -> None:
-        self._ray.get(self._coordinator.report_trouble.remote(message))
-
-
-def _stderr_file() -> str:
-    """The file that this process's stderr goes to, if it is one."""
-    try:
-        target = os.readlink("/proc/self/fd/2")
-    except OSError:
-        return ""
-    return target if os.path.isfile(target) else ""
 
 
 def last_lines(path: str) -> str:

@@ -52,11 +52,23 @@ def failure_of(error: BaseException) -> Failure:
 
 def _kind(error: BaseException) -> Kind:
     text = str(error).lower()
+    if is_lost_peer(error):
+        return "transient"
     if isinstance(error, MemoryError) or any(words in text for words in OUT_OF_MEMORY_WORDS):
         return "out of memory"
     if isinstance(error, OSError) and not isinstance(error, (FileNotFoundError, PermissionError, NotADirectoryError)):
         return "transient"
     return "error"
+
+
+def is_lost_peer(error: BaseException) -> bool:
+    """Whether it only says that another process of a group went away, or did not answer.
+
+    NCCL's errors have a class of their own; gloo's are RuntimeErrors that name its source file.
+    """
+    names = {kind.__name__ for kind in type(error).__mro__}
+    text = str(error)
+    return bool(names & {"DistError", "DistBackendError"}) or "/gloo/" in text or "Connection closed by peer" in text
 
 
 def death(last_lines: str) -> Failure:

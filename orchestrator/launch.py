@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import multiprocessing
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -13,9 +12,9 @@ from pathlib import Path
 
 from orchestrator import paths
 from orchestrator.budget import Budget
+from orchestrator.calibration import calibration_for
 from orchestrator.compaction import compact, is_due
 from orchestrator.console import LOG, LiveProgress, duration
-from orchestrator.estimate import guess_seconds
 from orchestrator.executor import Execution, cluster, run_on_worker
 from orchestrator.lease import Lease, LeaseHeldError
 from orchestrator.ledger import ATTEMPTS_PER_LAUNCH, DamagedManifestError, Ledger, LedgerError, Manifest, open_ledger
@@ -24,7 +23,7 @@ from orchestrator.parts import DamagedPartsError
 from orchestrator.plan import Plan, make_plan
 from orchestrator.repair import next_launch_number, repair
 from orchestrator.reuse import reuse_runs
-from orchestrator.slots import Hardware, count_slots, local_hardware, worker_memory_bytes
+from orchestrator.slots import Hardware, local_hardware
 from orchestrator.stops import Stops
 from orchestrator.storage import Storage
 from orchestrator.worker import WorkerSettings
@@ -50,6 +49,7 @@ class LaunchOptions:
         budget: where to stop.
         reuse: sweeps in the same storage whose finished runs are taken over.
         trainer: "module:function" that trains a pack; for measuring what is around it.
+        calibration: file of measured speeds, for the estimate; None for that in the data folder.
     """
 
     storage: Storage
@@ -63,6 +63,7 @@ class LaunchOptions:
     budget: Budget = field(default_factory=Budget)
     reuse: tuple[str, ...] = ()
     trainer: str = WorkerSettings.trainer
+    calibration: Path | None = None
 
     @property
     def ledger(self) -> Ledger:
@@ -77,32 +78,36 @@ class Outcome:
     stopped_by: str | None = None
 
 
-def plan_launch(space: SearchSpace, options: LaunchOptions, hardware: Hardware | None = None) -> Plan:
+def plan_launch(
+    space: SearchSpace, options: LaunchOptions, hardware: Hardware | None = None, *, anywhere: bool = False
+) -> Plan:
     """What a launch would do, in its order, without doing it; writes nothing.
+
+    `anywhere` plans a GPU sweep on a laptop: for a machine that can hold the workers where this one cannot.
 
     Raises:
         ValueError: (PlanError, RatioError, ResourceError) the space cannot be run here or in this sweep.
         LedgerError: no sweep to reuse.
         StorageError: the storage cannot be written, or the ledger has damaged files.
     """
-    hardware = hardware or local_hardware()
     options.budget.check(space.resources)
     for name in options.reuse:
         open_ledger(options.storage, name)
     ledger = options.ledger
     ledger.storage.check_writable()
-    slots = count_slots(space.resources, hardware, options.workers)
-    worker_bytes = worker_memory_bytes(space.resources, hardware, slots)
     plan = make_plan(
         space,
         ledger,
-        slots=slots,
-        worker_bytes=worker_bytes,
+        hardware=hardware or local_hardware(),
+        workers=options.workers,
+        anywhere=anywhere,
         retry_failed=options.retry_failed,
         signature=options.signature,
+        calibration=calibration_for(options.data_folder, options.calibration),
+        elsewhere=options.address is not None,
     )
     check_selectors(options.first, plan.runs)
-    work = functools.partial(guess_seconds, gpus=space.resources.gpus_per_worker)
+    work = plan.lanes.seconds
     ordered = order_packs(
         plan.packs,
         plan.runs,
@@ -217,23 +222,21 @@ def _run(plan: Plan, options: LaunchOptions, stops: Stops, hardware: Hardware, o
     first_attempt = number * ATTEMPTS_PER_LAUNCH
     ledger.add_runs([run for pack in plan.packs for run in pack.runs], space.axis, first_attempt)
     LOG.print(
-        f"{len(admitted)} of {len(plan.runs)} runs to train on {plan.slots} workers, "
+        f"{len(admitted)} of {len(plan.runs)} runs to train on {plan.lanes.most_slots} workers, "
         f"about {duration(plan.estimate.wall_seconds)} ({plan.estimate.basis})"
     )
-    work = functools.partial(guess_seconds, gpus=space.resources.gpus_per_worker)
+    work = plan.lanes.seconds
     execution = Execution(
         packs,
         WorkerSettings(
             storage=ledger.storage,
             data_folder=options.data_folder.absolute(),
             launch=number,
-            gpus=space.resources.gpus_per_worker,
-            threads=max(1, int(space.resources.cpus_per_worker)),
+            compile=space.resources.compile,
             checkpoint_seconds=space.resources.checkpoint_seconds,
             trainer=options.trainer,
         ),
-        resources=space.resources,
-        slots=plan.slots,
+        lanes=plan.lanes,
         elastic=options.address is not None and options.workers is None,
         first_attempt=first_attempt,
         work=work,
@@ -245,7 +248,6 @@ def _run(plan: Plan, options: LaunchOptions, stops: Stops, hardware: Hardware, o
         ledger,
         number,
         options.budget,
-        space.resources.gpus_per_worker,
         on_state=lambda state: progress.update(state.tally),
         interrupt=stops.interrupt,
     )
@@ -295,7 +297,7 @@ def check_data(packs: list[Pack], folder: Path) -> None:
             largest[key] = run
     for run in largest.values():
         betons_for(
-            run.dataset.name,
+            run.dataset.described,
             folder,
             seed=run.seed,
             samples=run.samples,

@@ -38,7 +38,7 @@ class Overseer:
         execution: to look at.
         ledger: of the sweep.
         launch: number of the launch.
-        budget: of the launch; `gpus` is what one worker holds.
+        budget: of the launch.
         on_state: told every state, for showing.
         interrupt: gets the main thread out of whatever it waits for.
     """
@@ -47,7 +47,6 @@ class Overseer:
     ledger: Ledger
     launch: int
     budget: Budget
-    gpus: float
     on_state: Callable[[State], None]
     interrupt: Callable[[], None]
 
@@ -93,7 +92,7 @@ class Overseer:
             "waiting": state.waiting_runs,
             "running": [asdict(running) for running in state.running],
             "tally": asdict(state.tally),
-            "gpu_hours": state.worker_seconds * self.gpus / 3600,
+            "gpu_hours": state.gpu_seconds / 3600,
             "seconds": time.monotonic() - self.started,
             "stopping": self.stopped_by,
         }
@@ -122,7 +121,7 @@ class Overseer:
         self.latest = state
         self.on_state(state)
         wall_seconds = time.monotonic() - self.started
-        spent = self.budget.spent(wall_seconds=wall_seconds, worker_seconds=state.worker_seconds, gpus=self.gpus)
+        spent = self.budget.spent(wall_seconds=wall_seconds, gpu_seconds=state.gpu_seconds)
         if spent:
             self.ask_to_stop(spent)
         if state.trouble and self.error is None:

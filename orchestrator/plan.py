@@ -6,8 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from orchestrator.calibration import Calibration
 from orchestrator.estimate import Estimate, estimate
+from orchestrator.lanes import Lane, Lanes, lanes_for
 from orchestrator.ledger import Ledger
+from orchestrator.measured import speeds_for
+from orchestrator.slots import Hardware
 from search_spaces.memory import run_bytes
 from search_spaces.packs import Pack, group_packs
 from search_spaces.runs import Run, expand
@@ -34,7 +38,8 @@ class Plan:
     packs: list[Pack]
     """What a launch would train, in order."""
     estimate: Estimate
-    slots: int
+    lanes: Lanes
+    """What the runs are trained on."""
     lost: int = 0
     """Runs that had ended and whose rows are not all there any more; they are new again."""
 
@@ -73,21 +78,28 @@ def make_plan(
     space: SearchSpace,
     ledger: Ledger,
     *,
-    slots: int,
-    worker_bytes: float,
+    hardware: Hardware,
+    workers: int | None = None,
+    anywhere: bool = False,
     retry_failed: bool = False,
     signature: str | None = None,
+    calibration: Calibration | None = None,
+    elsewhere: bool = False,
 ) -> Plan:
-    """Plan a launch of `space` into `ledger` on `slots` workers, each with `worker_bytes` to fill with models.
+    """Plan a launch of `space` into `ledger` on the hardware, with at most `workers` workers (see `lanes_for`).
+
+    Measured speeds in `calibration` make a better estimate; `elsewhere` says that the workers are not on this machine.
 
     Raises:
+        ResourceError: the hardware does not hold one worker.
         PlanError: runs that do not fit into memory, a sweep that holds another kind of runs, or a signature that no
             failed run has.
         RatioError: a ratio that cannot be realised.
     """
     problems = _conflicts(space, ledger)
     runs = expand(space)
-    problems += _memory_problems(runs, worker_bytes, slots)
+    lanes = lanes_for(runs, space.resources, hardware, workers=workers, anywhere=anywhere)
+    problems += _memory_problems(runs, lanes)
     if problems:
         raise PlanError("\n".join(problems))
     ended = ledger.ends() if ledger.exists() else None
@@ -110,26 +122,40 @@ def make_plan(
         raise PlanError(f"no failed run has the signature {signature!r}. bo-sweep status {ledger.name} --failures")
     missing = [run for run in runs if run.run_id not in statuses or run.run_id in again]
     finished = [(run, seconds[run.run_id]) for run in runs if run.run_id in seconds]
+    packs = group_packs(missing, space.packing, lambda run: _room(run, lanes.lane(run)))
     return Plan(
         space=space,
         runs=runs,
         statuses=statuses,
-        packs=group_packs(missing, space.packing, worker_bytes),
-        estimate=estimate(missing, finished, slots=slots, gpus=space.resources.gpus_per_worker),
-        slots=slots,
+        packs=packs,
+        estimate=estimate(
+            missing,
+            finished,
+            slots=lanes.average_slots(missing, lanes.seconds),
+            resources=space.resources,
+            speeds=speeds_for(calibration or Calibration(), runs, space.resources, elsewhere=elsewhere),
+            pack_sizes={run.run_id: len(pack.runs) for pack in packs for run in pack.runs},
+        ),
+        lanes=lanes,
         lost=sum(run.run_id in lost for run in runs),
     )
 
 
-def _memory_problems(runs: Sequence[Run], worker_bytes: float, slots: int) -> list[str]:
+def _room(run: Run, lane: Lane) -> float:
+    """Runs like this one that a worker of the lane holds at once."""
+    return lane.process_bytes / run_bytes(run, lane.shape.processes)
+
+
+def _memory_problems(runs: Sequence[Run], lanes: Lanes) -> list[str]:
     problems = []
     for run in {(run.width, run.samples): run for run in runs}.values():
-        needed = run_bytes(run)
-        if needed > worker_bytes:
+        lane = lanes.lane(run)
+        if _room(run, lane) < 1:
             problems.append(
-                f"width {run.width} with n = {run.samples:,} needs about {needed / 1e9:,.1f} GB; one of {slots} "
-                f"workers has {max(0.0, worker_bytes) / 1e9:,.1f} GB. Lower widths or recipe.batch_size, use "
-                "fewer workers (--workers), or give each more (resources)"
+                f"width {run.width} with n = {run.samples:,} needs about "
+                f"{run_bytes(run, lane.shape.processes) / 1e9:,.1f} GB; one of {lane.slots} workers has "
+                f"{max(0.0, lane.process_bytes) / 1e9:,.1f} GB. Lower widths or recipe.micro_batch, use fewer workers "
+                "(--workers), or give each more (--gpus-per-run, resources)"
             )
     return problems
 

@@ -61,7 +61,7 @@ def origin_of(ledger: Ledger, run_id: str) -> Origin:
         "status": end.get("status", "waiting"),
         **{name: getattr(run, name, None) for name in ("width", "samples", "parameters", "ratio", "seed")},
         "noise": f"{run.noise.model} {run.noise.rate:g}",
-        "data": f"{run.dataset.name} {run.dataset.facts.version}",
+        "data": f"{run.dataset.name} {run.dataset.described.version}",
         **{
             name: end.get(name)
             for name in ("subset_hash", "mask_hash", "noise_rate_realised", "evaluations", "pack_size", "reused_from")

@@ -117,13 +117,13 @@ def _eta(manifest: Manifest, runs: Sequence[Run], judged: _Judged, progress: Map
     finished = [(run, judged.seconds[run.run_id]) for run in runs if run.run_id in judged.seconds]
     if not (workers and finished and judged.unfinished):
         return None
-    gpus = manifest.space.resources.gpus_per_worker
-    whole = estimate(judged.unfinished, finished, slots=workers, gpus=gpus)
+    resources = manifest.space.resources
+    whole = estimate(judged.unfinished, finished, slots=workers, resources=resources)
     under_way = 0.0
     by_id = {run.run_id: run for run in runs}
     for each in progress.get("running", []):
         members = [by_id[run_id] for run_id in each["run_ids"] if run_id in by_id]
-        under_way += each["share_done"] * estimate(members, finished, slots=1, gpus=gpus).slot_seconds
+        under_way += each["share_done"] * estimate(members, finished, slots=1, resources=resources).slot_seconds
     return max(0.0, whole.slot_seconds - under_way) / workers
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
 from rich.table import Table
@@ -10,6 +11,8 @@ from rich.table import Table
 from orchestrator.analysis import Diagram
 from orchestrator.console import LOG, RESULTS, duration
 from orchestrator.plan import Plan
+from search_spaces.memory import run_bytes
+from search_spaces.shapes import why_several
 
 STATUSES = ("new", "done", "diverged", "failed")
 
@@ -22,10 +25,15 @@ def plan_document(plan: Plan) -> dict[str, Any]:
         "to_train": sum(len(pack.runs) for pack in plan.packs),
         "packs": [{"pack_id": pack.pack_id, "run_ids": [run.run_id for run in pack.runs]} for pack in plan.packs],
         "cells": plan.cells(),
+        "shapes": [
+            {"width": width, "samples": samples} | asdict(plan.lanes.lanes[number].shape)
+            for (width, samples), number in plan.lanes.by_size.items()
+        ],
         "estimate": {
-            "slots": plan.slots,
+            "slots": plan.lanes.most_slots,
             "slot_seconds": plan.estimate.slot_seconds,
             "wall_seconds": plan.estimate.wall_seconds,
+            "gpu_hours": plan.estimate.gpu_hours,
             "basis": plan.estimate.basis,
         },
     }
@@ -39,27 +47,51 @@ def print_plan(plan: Plan) -> None:
     table = Table(box=None, header_style="bold", pad_edge=False)
     rates = [f"{rate:g}" for rate in space.noise.rates]
     rates[0] = f"noise {rates[0]}"
-    for name in ("width", "p", "n", "p/n", "target", *rates):
+    on_gpus = _gpu_columns(plan)
+    for name in ("width", "p", "n", "p/n", "target", *rates, *(("GPUs", "GB", "hours") if on_gpus else ())):
         table.add_column(name, justify="right", no_wrap=True)
     columns: dict[tuple[int, int], dict[float, dict[str, Any]]] = {}
     for cell in plan.cells():
         columns.setdefault((cell["width"], cell["samples"]), {})[cell["noise_rate"]] = cell
-    for by_rate in columns.values():
+    for size, by_rate in columns.items():
         any_cell = next(iter(by_rate.values()))
         target = f"{any_cell['target_ratio']:g}" if any_cell["target_ratio"] else ""
-        size = (f"{any_cell[key]:,}" for key in ("width", "parameters", "samples"))
-        table.add_row(*size, f"{any_cell['ratio']:.4g}", target, *(_cell_text(by_rate[r]) for r in space.noise.rates))
+        numbers = [f"{any_cell[key]:,}" for key in ("width", "parameters", "samples")]
+        done = [_cell_text(by_rate[rate]) for rate in space.noise.rates]
+        table.add_row(*numbers, f"{any_cell['ratio']:.4g}", target, *done, *on_gpus.get(size, []))
     RESULTS.print(table)
     to_train = sum(len(pack.runs) for pack in plan.packs)
     if not to_train:
         RESULTS.print("Nothing to train.")
         return
-    per_worker = f"{space.resources.cpus_per_worker:g} CPUs, {space.resources.gpus_per_worker:g} GPUs"
+    hours = f", {plan.estimate.gpu_hours:,.1f} GPU-hours" if plan.estimate.gpu_hours else ""
     RESULTS.print(
-        f"To train: {to_train} runs in {len(plan.packs)} packs, on {plan.slots} workers ({per_worker} each)\n"
+        f"To train: {to_train} runs in {len(plan.packs)} packs, on {_workers_text(plan)}\n"
         f"Estimate: {duration(plan.estimate.wall_seconds)} wall time, "
-        f"{duration(plan.estimate.slot_seconds)} of one worker. Basis: {plan.estimate.basis}"
+        f"{duration(plan.estimate.slot_seconds)} of one worker{hours}. Basis: {plan.estimate.basis}"
     )
+
+
+def _workers_text(plan: Plan) -> str:
+    """How many workers of which shape there are, and why some runs get several GPUs."""
+    counts = [f"{lane.slots} worker{'s' if lane.slots > 1 else ''} of {lane.shape}" for lane in plan.lanes.lanes]
+    reasons = {}
+    for run in plan.runs:
+        reason = why_several(run, plan.lanes.lane(run).shape, plan.space.resources)
+        if reason and (run.width, run.samples) not in reasons:
+            reasons[run.width, run.samples] = f"  width {run.width}: {reason}"
+    return "\n".join([" or ".join(counts), *reasons.values()])
+
+
+def _gpu_columns(plan: Plan) -> dict[tuple[int, int], list[str]]:
+    """GPUs of a run, gigabytes that it takes of each, and hours by arithmetic, by width and samples."""
+    found = {}
+    for run in plan.runs:
+        shape = plan.lanes.lane(run).shape
+        if shape.gpus and (run.width, run.samples) not in found:
+            gigabytes, hours = run_bytes(run, shape.processes) / 1e9, plan.lanes.seconds(run) / 3600
+            found[run.width, run.samples] = [f"{shape.total_gpus:g}", f"{gigabytes:.1f}", f"{hours:.1f}"]
+    return found
 
 
 def _cell_text(cell: dict[str, Any]) -> str:

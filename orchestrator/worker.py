@@ -1,7 +1,8 @@
 """A worker: pulls packs, trains them, and makes durable what comes out, until there is nothing left to pull.
 
 Rows wait in the sink and become durable together; then ends are acknowledged, and only then checkpoints may go on from
-there. A worker that is told to stop saves every run in training and leaves.
+there. A worker that is told to stop saves every run in training and leaves. Where several processes train together,
+this is the first one, and the others follow it (group_worker.py).
 """
 
 from __future__ import annotations
@@ -17,17 +18,23 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from orchestrator import paths
 from orchestrator.coordinator import Beat, Job, Orders
-from orchestrator.failures import Failure, failure_of
+from orchestrator.failures import Failure, failure_of, is_lost_peer
 from orchestrator.ledger import Ledger
 from orchestrator.logs import logged_to
 from orchestrator.provenance import versions
 from orchestrator.sink import Sink
 from orchestrator.storage import MissingFileError, Storage, StorageError
 from search_spaces.runs import Run
+
+if TYPE_CHECKING:
+    import torch
+
+    from workers.group import Group
+    from workers.placement import Placement
 
 BEAT_SECONDS = 1.0
 CHECKPOINT_SHARE = 0.02
@@ -42,7 +49,8 @@ class WorkerSettings:
         storage: the sweep's folder, reachable from the worker.
         data_folder: where betons are on the worker.
         launch: number of the launch.
-        gpus, threads: what the worker has.
+        gpus, threads: what each of its processes has.
+        compile: whether networks go through torch.compile.
         checkpoint_seconds: how often runs in training are saved.
         trainer: "module:function" with the signature of workers.train.train_pack.
     """
@@ -50,10 +58,30 @@ class WorkerSettings:
     storage: Storage
     data_folder: Path
     launch: int
-    gpus: float
-    threads: int
+    gpus: float = 0.0
+    threads: int = 1
+    compile: bool = False
     checkpoint_seconds: float = 60.0
     trainer: str = "workers.train:train_pack"
+
+    def load_trainer(self) -> Callable[..., Generator[Any]]:
+        """The function that trains a pack."""
+        module, _, name = self.trainer.partition(":")
+        trainer: Callable[..., Generator[Any]] = getattr(importlib.import_module(module), name)
+        return trainer
+
+    def placement(self, group: Group) -> Placement:
+        """How packs are trained in a process of `group`; on GPUs its CPUs decode images."""
+        from workers.placement import Placement
+
+        return Placement(group=group, decode_threads=self.threads if self.gpus else 1, compile=self.compile)
+
+    def device(self) -> torch.device:
+        """The device of this process, with its CPU threads set."""
+        import torch
+
+        torch.set_num_threads(self.threads)
+        return torch.device("cuda", torch.cuda.current_device()) if self.gpus else torch.device("cpu")
 
 
 class Boss(Protocol):
@@ -68,9 +96,19 @@ class Boss(Protocol):
     def report_trouble(self, message: str) -> None: ...
 
 
-def run_worker(settings: WorkerSettings, boss: Boss) -> None:
-    """Work until the boss has nothing more. Storage that stays unwritable is reported as trouble, not raised."""
-    worker = Worker(settings, boss)
+class BrokenGroupError(RuntimeError):
+    """The processes of a group are not in step any more, and have to be started anew. What failed has been told."""
+
+
+def run_worker(settings: WorkerSettings, boss: Boss, group: Group | None = None) -> None:
+    """Work until the boss has nothing more. Storage that stays unwritable is reported as trouble, not raised.
+
+    Raises:
+        BrokenGroupError: a pack failed in a group; the boss knows.
+    """
+    from workers.group import ALONE
+
+    worker = Worker(settings, boss, group or ALONE)
     with worker.beating(), logged_to(worker.sink, lambda: worker.current):
         try:
             while True:
@@ -84,6 +122,10 @@ def run_worker(settings: WorkerSettings, boss: Boss) -> None:
                 time.sleep(orders.wait_seconds)
         except StorageError as error:
             boss.report_trouble(str(error))
+        except BrokenGroupError:
+            boss.goodbye()
+            raise
+        worker.group.told(None)
     boss.goodbye()
 
 
@@ -98,15 +140,14 @@ class Current:
 class Worker:
     """The state of one worker process."""
 
-    def __init__(self, settings: WorkerSettings, boss: Boss) -> None:
+    def __init__(self, settings: WorkerSettings, boss: Boss, group: Group) -> None:
         import torch
 
-        self.settings, self.boss = settings, boss
-        self.device = torch.device("cuda" if settings.gpus else "cpu")
+        self.settings, self.boss, self.group = settings, boss, group
+        self.device = settings.device()
         self.device_name = torch.cuda.get_device_name(self.device) if settings.gpus else platform.machine()
-        torch.set_num_threads(settings.threads)
-        module, _, name = settings.trainer.partition(":")
-        self.train_pack: Callable[..., Generator[Any]] = getattr(importlib.import_module(module), name)
+        self.train_pack = settings.load_trainer()
+        self.placement = settings.placement(group)
         self.node = socket.gethostname()
         self.sink = Sink(Ledger(settings.storage), settings.launch, f"{self.node}/{os.getpid()}")
         self.saver = Saver(settings.storage, settings.checkpoint_seconds)
@@ -123,6 +164,8 @@ class Worker:
         except StorageError:
             raise
         except Exception as error:  # whatever a run raises is that run's result, not the end of the sweep
+            if self.group.size > 1 and is_lost_peer(error):
+                raise  # not this run's fault: the whole worker counts as lost
             failure: Failure | None = failure_of(error)
             assert failure
             self._log("error", f"{failure.signature}: {error}", level="error")
@@ -131,6 +174,8 @@ class Worker:
                 failure = None
             self.flush()
             self.boss.finished(failure)
+            if self.group.size > 1:
+                raise BrokenGroupError(str(error)) from error
             self._free_memory()
         else:
             if stopped:
@@ -160,18 +205,30 @@ class Worker:
             self._log("resumed" if resume else "started", f"in a pack of {len(runs)} on {self.device_name}")
             self.saver.restart()
             left = {run.run_id for run in runs}
+            self.group.told((runs, resume))
             training = self.train_pack(
-                runs, self.settings.data_folder, self.device, resume=resume, pause=self._wants_pause
+                runs,
+                self.settings.data_folder,
+                self.device,
+                resume=resume,
+                pause=self._wants_pause,
+                placement=self.placement,
             )
             for progress in training:
-                self._take(progress, runs, job.attempt)
-                left -= {end.run_id for end in progress.ended}
-                if self.must_stop or self.saver.is_due:
-                    self.flush()
-                    self._save(progress)
-                elif self.sink.is_due:
-                    self.flush()
-                if self.must_stop and left:
+                stops = True
+                try:
+                    self._take(progress, runs, job.attempt)
+                    left -= {end.run_id for end in progress.ended}
+                    must_stop = self.must_stop
+                    if must_stop or self.saver.is_due:
+                        self.flush()
+                        self._save(progress)
+                    elif self.sink.is_due:
+                        self.flush()
+                    stops = must_stop and bool(left)
+                finally:  # the others wait to hear it, whatever happens here
+                    self.group.told(stops)
+                if stops:
                     training.close()
                     return True
         return False
@@ -187,7 +244,7 @@ class Worker:
         for end in progress.ended:
             run = by_id[end.run_id]
             images = round(last[end.run_id]["epoch"] * run.samples) if run.recipe.optimizer != "gradient-flow" else 0
-            gpu_seconds = end.seconds * self.settings.gpus
+            gpu_seconds = end.seconds * self.settings.gpus * self.group.size
             provenance = {"images": images, "gpu_seconds": gpu_seconds, "pack_size": len(runs), **self._provenance()}
             ends.append(vars(end) | provenance)
             message = f"{end.evaluations} evaluations, {end.seconds:.1f} s"

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+import math
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from search_spaces.memory import run_bytes
 from search_spaces.runs import Run
 from search_spaces.spec import FlowRecipe
 
@@ -24,13 +24,15 @@ class Pack:
         return hashlib.sha256(joined.encode()).hexdigest()[:12]
 
 
-def group_packs(runs: Iterable[Run], packing: str | int, memory_bytes: float = float("inf")) -> list[Pack]:
+def group_packs(
+    runs: Iterable[Run], packing: str | int, room: Callable[[Run], float] = lambda run: math.inf
+) -> list[Pack]:
     """Group runs by data stream, keeping their order.
 
     Args:
         runs: of one space.
         packing: "off" for one run a pack, an integer for a largest size, "auto" for as many as memory holds.
-        memory_bytes: what one worker may use; bounds a pack of "auto", which never falls below one run.
+        room: how many runs like this one a worker's memory holds; bounds a pack of "auto", which has at least one.
     """
     streams: dict[tuple[object, ...], list[Run]] = {}
     for run in runs:
@@ -38,16 +40,16 @@ def group_packs(runs: Iterable[Run], packing: str | int, memory_bytes: float = f
         streams.setdefault(key, []).append(run)
     packs = []
     for members in streams.values():
-        largest = _largest_pack(members[0], packing, memory_bytes, len(members))
+        largest = _largest_pack(members[0], packing, room, len(members))
         packs += [Pack(tuple(members[i : i + largest])) for i in range(0, len(members), largest)]
     return packs
 
 
-def _largest_pack(run: Run, packing: str | int, memory_bytes: float, wanted: int) -> int:
+def _largest_pack(run: Run, packing: str | int, room: Callable[[Run], float], wanted: int) -> int:
     if packing == "off":
         return 1
     if isinstance(packing, int):
         return packing
     if isinstance(run.recipe, FlowRecipe):
         return wanted  # the label vectors of a flow add next to nothing to its one decomposition
-    return max(1, int(min(wanted, memory_bytes / run_bytes(run))))
+    return max(1, int(min(wanted, room(run))))

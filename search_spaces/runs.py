@@ -11,7 +11,7 @@ from typing import Any
 from search_spaces.architectures import count_parameters, width_for
 from search_spaces.spec import DatasetChoice, Evaluation, FlowRecipe, Noise, Recipe, SearchSpace
 
-IDENTITY_VERSION = 1
+IDENTITY_VERSION = 2
 """Raise it when training itself changes, so that old results are not mistaken for new ones."""
 
 
@@ -57,7 +57,7 @@ def expand(space: SearchSpace) -> list[Run]:
     noises = [Noise(**space.noise.model_dump(exclude={"rates"}), rate=rate) for rate in space.noise.rates]
     shared: dict[str, Any] = {
         "identity": IDENTITY_VERSION,
-        "dataset": {**space.dataset.model_dump(mode="json"), "version": space.dataset.facts.version},
+        "dataset": {**space.dataset.model_dump(mode="json"), "version": space.dataset.described.version},
         "architecture": space.architecture,
         "recipe": space.recipe.model_dump(mode="json"),
         "evaluation": space.evaluation.model_dump(mode="json"),
@@ -100,7 +100,7 @@ def canonical_json(value: Any) -> str:
 
 def _grid_points(space: SearchSpace) -> Iterator[tuple[int, int, int, float | None]]:
     """Width, samples, parameters and target ratio of each column of the diagram, checked."""
-    facts = space.dataset.facts
+    facts = space.dataset.described
 
     def parameters_at(width: int) -> int:
         return count_parameters(space.architecture, width, classes=facts.classes, channels=facts.channels)

@@ -40,3 +40,11 @@ def count_evaluations(recipe: Recipe | FlowRecipe, evaluation: Evaluation, sampl
     if isinstance(recipe, FlowRecipe):
         return len(flow_times(recipe, evaluation))
     return len(evaluation_steps(recipe, evaluation, samples))
+
+
+def least_evaluations(recipe: Recipe | FlowRecipe, evaluation: Evaluation, samples: int) -> int:
+    """Rows that a finished run has at least: all, unless its recipe may stop it early."""
+    planned = count_evaluations(recipe, evaluation, samples)
+    if isinstance(recipe, FlowRecipe) or recipe.early_stop is None:
+        return planned
+    return min(planned, recipe.early_stop.evaluations)

@@ -11,11 +11,31 @@ import math
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from search_spaces.architectures import LinearShape, shape_of
-from search_spaces.datasets import Dataset, dataset_of
+from search_spaces.dataset_choice import DatasetChoice
+from search_spaces.frozen import Frozen
+from search_spaces.recipe import EarlyStop, Evaluation, FlowRecipe, Recipe
+from search_spaces.resources import Resources
 from search_spaces.selectors import parse_selector
+
+__all__ = [
+    "Analysis",
+    "DatasetChoice",
+    "EarlyStop",
+    "Evaluation",
+    "FlowRecipe",
+    "Frozen",
+    "Noise",
+    "NoiseGrid",
+    "NoiseModel",
+    "NoiseShape",
+    "Priority",
+    "Recipe",
+    "Resources",
+    "SearchSpace",
+]
 
 NoiseModel = Literal["symmetric", "symmetric_incl", "pair", "asym", "matrix", "file"]
 
@@ -45,53 +65,6 @@ Ratios = Annotated[
     tuple[Annotated[float, Field(gt=0, allow_inf_nan=False)], ...], BeforeValidator(_as_tuple), Field(min_length=1)
 ]
 Rate = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)]
-
-
-class Frozen(BaseModel):
-    """Base of all parts: immutable, and unknown keys are errors."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-
-class DatasetChoice(Frozen):
-    """Which data, and how much of its official test split is held out for validation."""
-
-    name: str
-    validation_samples: int = Field(default=0, ge=0)
-    resolution: int | None = Field(default=None, ge=8)
-    """Input side in pixels, where not the data set's own."""
-    signal: float | None = Field(default=None, gt=0)
-    """R = |mu| of the Gaussian mixture."""
-
-    @field_validator("name")
-    @classmethod
-    def _known(cls, name: str) -> str:
-        dataset_of(name)
-        return name
-
-    @model_validator(mode="after")
-    def _fits(self) -> Self:
-        facts = self.facts
-        if facts.kind == "vector" and self.signal is None:
-            raise ValueError(f"{self.name} needs `signal`, the length R of the mean vector, for example 10")
-        if facts.kind == "image" and self.signal is not None:
-            raise ValueError(f"`signal` belongs to gaussian-mixture, not to {self.name}: remove it")
-        if facts.test_samples and self.validation_samples >= facts.test_samples:
-            raise ValueError(
-                f"validation_samples {self.validation_samples}: must be below the {facts.test_samples} test samples "
-                f"of {self.name}, from which they are cut"
-            )
-        if not facts.test_samples and self.validation_samples:
-            raise ValueError(f"{self.name} has an exact test error and no test samples: set validation_samples to 0")
-        return self
-
-    @property
-    def facts(self) -> Dataset:
-        return dataset_of(self.name)
-
-    @property
-    def input_resolution(self) -> int:
-        return self.resolution or self.facts.resolution
 
 
 class NoiseShape(Frozen):
@@ -159,73 +132,6 @@ class Noise(NoiseShape):
         if self.rate == 0 and not self.whole_file:
             return {"rate": 0.0}
         return self.model_dump(mode="json", exclude={"file"})
-
-
-class Recipe(Frozen):
-    """Minibatch training."""
-
-    optimizer: Literal["sgd", "adam"]
-    learning_rate: float = Field(gt=0)
-    momentum: float = Field(default=0.0, ge=0, lt=1)
-    nesterov: bool = False
-    weight_decay: float = Field(default=0.0, ge=0)
-    decay_batch_norm: bool = True
-    """Whether weight decay covers batch norm and biases too."""
-    schedule: Literal["constant", "cosine"] = "constant"
-    warmup_epochs: float = Field(default=0.0, ge=0)
-    batch_size: int = Field(ge=1)
-    epochs: int = Field(ge=1)
-    augmentation: Literal["none", "crop-flip", "resized-crop-flip"] = "none"
-    precision: Literal["fp32", "bf16"] = "fp32"
-
-    @model_validator(mode="after")
-    def _consistent(self) -> Self:
-        problems = []
-        if self.optimizer == "adam" and (self.momentum or self.nesterov):
-            problems.append("`momentum` and `nesterov` belong to sgd: remove them, or set optimizer to sgd")
-        if self.nesterov and not self.momentum:
-            problems.append("`nesterov` needs a `momentum` above 0")
-        if self.warmup_epochs >= self.epochs:
-            problems.append(f"warmup_epochs {self.warmup_epochs:g}: must be below epochs {self.epochs}")
-        if problems:
-            raise ValueError("; ".join(problems))
-        return self
-
-
-class FlowRecipe(Frozen):
-    """Exact gradient flow of least squares from zero, between two times, and its limit at infinity."""
-
-    optimizer: Literal["gradient-flow"]
-    first_time: float = Field(default=1e-3, gt=0)
-    last_time: float = Field(default=1e3, gt=0)
-
-    @model_validator(mode="after")
-    def _ordered(self) -> Self:
-        if self.first_time >= self.last_time:
-            raise ValueError(f"first_time {self.first_time:g}: must be below last_time {self.last_time:g}")
-        return self
-
-
-class Evaluation(Frozen):
-    """When a run is evaluated: at log-spaced steps, or after each epoch and a few times inside the first."""
-
-    spacing: Literal["log", "epoch"] = "log"
-    points: int = Field(default=32, ge=2)
-    """Log-spaced evaluations wanted (fewer where steps coincide)."""
-    first_epoch_points: int = Field(default=4, ge=0)
-    """Extra log-spaced evaluations inside epoch one, with `spacing: epoch`."""
-    train_samples: int | None = Field(default=None, ge=1)
-    """Evaluate the train error on this many (and all corrupted) examples; all where not set."""
-
-
-class Resources(Frozen):
-    """What one worker gets. Placement only."""
-
-    cpus_per_worker: float = Field(default=1, gt=0)
-    gpus_per_worker: float = Field(default=0, ge=0)
-    gpu_memory_gb: float = Field(default=80, gt=0)
-    checkpoint_seconds: float = Field(default=60, gt=0)
-    """How often runs in training are saved (less often where saving takes over 2 % of the time)."""
 
 
 class Priority(Frozen):
@@ -307,7 +213,7 @@ class SearchSpace(Frozen):
 
     def _fit_problems(self) -> list[str]:
         problems = []
-        facts = self.dataset.facts
+        facts = self.dataset.described
         linear = isinstance(shape_of(self.architecture), LinearShape)
         flow = isinstance(self.recipe, FlowRecipe)
         if linear != (facts.kind == "vector") or flow != linear:
@@ -325,6 +231,11 @@ class SearchSpace(Frozen):
             problems.append(f"noise model asym is defined for cifar10, not for {facts.name}: use symmetric or pair")
         if self.noise.matrix is not None and len(self.noise.matrix) != facts.classes:
             problems.append(f"noise matrix has {len(self.noise.matrix)} rows; {facts.name} has {facts.classes} classes")
+        stop = getattr(self.recipe, "early_stop", None)
+        if stop is not None and not self.dataset.validation_samples:
+            problems.append(
+                "recipe.early_stop watches the validation error: set dataset.validation_samples, for example 1000"
+            )
         augmentation = getattr(self.recipe, "augmentation", "none")
         if augmentation != "none" and facts.channels != 3:
             problems.append(f"augmentation {augmentation} is for colour images; {facts.name} takes none")

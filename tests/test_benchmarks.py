@@ -30,6 +30,7 @@ from search_spaces.catalog import load_space
 from search_spaces.packs import group_packs
 from search_spaces.runs import expand
 from workers import train
+from workers.placement import Placement
 from workers.schema import ROWS
 from workers.train import Progress
 
@@ -108,7 +109,9 @@ def test_the_probe_passes_everything_on_and_writes_down_each_pack(
     pack = group_packs(expand(load_space("digits-grid")), "auto")[0]
     monkeypatch.setattr(train, "train_pack", stub.train_pack)
     for _ in range(2):
-        (progress,) = probe.train_pack(pack.runs, tmp_path / "data", torch.device("cpu"), pause=train.never)
+        (progress,) = probe.train_pack(
+            pack.runs, tmp_path / "data", torch.device("cpu"), pause=train.never, placement=Placement()
+        )
         assert [end.run_id for end in progress.ended] == [run.run_id for run in pack.runs]
     first, second = probe.read_times(tmp_path / "data")
     assert first.ready + first.training <= first.left <= second.ready

@@ -190,27 +190,44 @@ def test_what_else_is_wrong_is_said(beton: Path, tmp_path: Path) -> None:
 
 
 def test_embedded_data_sets_are_made_and_others_are_asked_for(tmp_path: Path) -> None:
-    digits = betons_for("digits", tmp_path, seed=0, samples=500, dimension=0, signal=None)
+    digits = betons_for(DATASETS["digits"], tmp_path, seed=0, samples=500, dimension=0, signal=None)
     assert digits.test == tmp_path / "digits" / "test.beton"
-    mixture = betons_for("gaussian-mixture", tmp_path, seed=1, samples=20, dimension=5, signal=2.0)
+    mixture = betons_for(DATASETS["gaussian-mixture"], tmp_path, seed=1, samples=20, dimension=5, signal=2.0)
     assert mixture.test is None
     assert read_beton(mixture.train).array_shape == (5,)
     with pytest.raises(ValueError, match="signal = None"):
-        betons_for("gaussian-mixture", tmp_path, seed=1, samples=20, dimension=5, signal=None)
-    with pytest.raises(BetonError, match=r'cifar10/train\.beton: .*"image" \(RGBImageField\) and "label"'):
-        betons_for("cifar10", tmp_path, seed=0, samples=500, dimension=0, signal=None)
+        betons_for(DATASETS["gaussian-mixture"], tmp_path, seed=1, samples=20, dimension=5, signal=None)
+    with pytest.raises(BetonError, match=r"cifar10/train\.beton: .*bo-sweep prepare cifar10 --download"):
+        betons_for(DATASETS["cifar10"], tmp_path, seed=0, samples=500, dimension=0, signal=None)
 
 
 def test_labels_outside_of_the_classes_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("workers.betons.check_beton", lambda path, samples: None)  # it wants 50,000 samples
+    images, labels, version = np.zeros((2, 3), np.uint8), np.array([0, 10]), DATASETS["cifar10"].version
+    for name in ("train", "test"):
+        path = tmp_path / "cifar10" / f"{name}.beton"
+        write_beton(path, lambda: (images, labels), samples=2, dataset="cifar10", version=version)
+    with pytest.raises(BetonError, match=r"labels lie in 0\.\.10, not 0\.\.9"):
+        betons_for(DATASETS["cifar10"], tmp_path, seed=0, samples=2, dimension=0, signal=None)
+    assert DATASETS["cifar10"].classes == 10
+
+
+@pytest.mark.parametrize(("dataset", "version"), [("cifar100", None), ("cifar10", "another")])
+def test_betons_of_another_data_set_or_version_are_refused(
+    dataset: str, version: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("workers.betons.check_beton", lambda path, samples: None)
+    written = version or DATASETS["cifar10"].version
     for name in ("train", "test"):
         path = tmp_path / "cifar10" / f"{name}.beton"
         write_beton(
-            path, lambda: (np.zeros((2, 3), np.uint8), np.array([0, 10])), samples=2, dataset="cifar10", version="1"
+            path, lambda: (np.zeros((2, 3), np.uint8), np.arange(2)), samples=2, dataset=dataset, version=written
         )
-    with pytest.raises(BetonError, match=r"labels lie in 0\.\.10, not 0\.\.9"):
-        betons_for("cifar10", tmp_path, seed=0, samples=2, dimension=0, signal=None)
-    assert DATASETS["cifar10"].classes == 10
+    with pytest.raises(
+        BetonError, match=r"it holds (dataset 'cifar100'|version 'another'), wanted is 'cifar"
+    ) as raised:
+        betons_for(DATASETS["cifar10"], tmp_path, seed=0, samples=2, dimension=0, signal=None)
+    assert "bo-sweep prepare cifar10" in str(raised.value)
 
 
 @pytest.mark.slow

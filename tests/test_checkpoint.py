@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from search_spaces.catalog import load_space
 from search_spaces.runs import Run, expand
-from workers import train
+from workers.batches import MicroBatch
 from workers.checkpoint import (
     HEADER,
     SEAL_BYTES,
@@ -31,8 +31,9 @@ from workers.checkpoint import (
     load_checkpoint,
 )
 from workers.data import ImageData
+from workers.member import Member, RunEnd
 from workers.schema import TIMING_COLUMNS
-from workers.train import RunEnd, train_pack
+from workers.train import train_pack
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 CPU = torch.device("cpu")
@@ -231,15 +232,15 @@ def test_a_diverged_member_is_not_saved_and_counts_its_evaluations(
     data_folder: Path, monkeypatch: pytest.MonkeyPatch, plain: dict[str, History]
 ) -> None:
     runs = runs_of(*RECIPES["sgd"])
-    plain_step = train.Member.train_step
+    plain_step = Member.accumulate
 
-    def poisoned(self: train.Member, inputs: torch.Tensor, index: torch.Tensor, rate: float) -> None:
+    def poisoned(self: Member, batch: MicroBatch) -> None:
         if self.run.noise.rate == 0.2 and self.step == 2:
             with torch.no_grad():
                 next(self.model.parameters()).fill_(math.nan)
-        plain_step(self, inputs, index, rate)
+        plain_step(self, batch)
 
-    monkeypatch.setattr(train.Member, "train_step", poisoned)
+    monkeypatch.setattr(Member, "accumulate", poisoned)
     history = History()
     history.train(runs, data_folder, until=3)
     assert set(history.saved) == {run.run_id for run in runs}  # broken already, but nobody has looked
@@ -288,7 +289,7 @@ def test_leaving_early_ends_every_thread(data_folder: Path, monkeypatch: pytest.
     training.close()  # type: ignore[attr-defined]
     assert set(threading.enumerate()) == before
 
-    monkeypatch.setattr(train.Member, "train_step", lambda *_: 1 / 0)
+    monkeypatch.setattr(Member, "accumulate", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError) as kept:
         next(train_pack(runs, data_folder, CPU))
     assert kept.traceback, "whoever keeps the error keeps the frames of the loop"
@@ -298,20 +299,20 @@ def test_leaving_early_ends_every_thread(data_folder: Path, monkeypatch: pytest.
 def test_the_rest_of_an_epoch_has_the_batches_of_the_whole_epoch(data_folder: Path) -> None:
     data = ImageData(runs_of()[0], data_folder, CPU)
     whole = list(data.epoch(1))
-    assert [len(index) for _, index in whole] == [48, 48, 32]
+    assert [len(batch.index) for batch in whole] == [48, 48, 32]
     for skipped in range(4):
-        rest = list(data.epoch(1, skip_batches=skipped))
+        rest = list(data.epoch(1, skip_steps=skipped))
         assert len(rest) == 3 - skipped
-        for (inputs, index), (expected_inputs, expected_index) in zip(rest, whole[skipped:], strict=True):
-            assert torch.equal(index, expected_index)
-            assert torch.equal(inputs, expected_inputs)
+        for batch, expected in zip(rest, whole[skipped:], strict=True):
+            assert torch.equal(batch.index, expected.index)
+            assert torch.equal(batch.inputs, expected.inputs)
 
 
 # -- grouping ---------------------------------------------------------------------------------------------------------
 
 
 def checkpoint_at(step: int, run: Run) -> Checkpoint:
-    return Checkpoint(run.run_id, step, 48 * step, 1, 0.5, 2, Spent(1, 2, 3), {"a": torch.ones(2)}, {"state": {}})
+    return Checkpoint(run.run_id, step, 48 * step, 1, 0.5, 2, [], Spent(1, 2, 3), {"a": torch.ones(2)}, {}, {})
 
 
 def test_runs_are_grouped_by_step_in_their_order() -> None:

@@ -204,6 +204,59 @@ def test_a_silent_worker_is_fenced(clock: Clock) -> None:
     assert boss.pull(0, 1).job is None
 
 
+def by_width(run: Run) -> int:
+    return (2, 4).index(run.width)
+
+
+def test_workers_take_packs_of_their_lane_and_leave_when_it_is_done(clock: Clock) -> None:
+    boss = Coordinator(PACKS, 1_000_000, lambda run: 1.0, lane_of=by_width, now=clock)
+    for lane in (0, 1):
+        boss.hello(lane, WorkerFacts("node", "host", 1, lane=lane, gpus=1 + lane))
+    for _ in range(2):
+        runs = take(boss, 1)
+        assert {run.width for run in runs} == {4}
+        end(boss, 1, runs)
+    clock.seconds += 10
+    assert boss.pull(1, 1).wait_seconds == 0, "its GPUs are for workers of the other lane"
+    boss.goodbye(1, 1)
+    runs = take(boss, 0)
+    assert {run.width for run in runs} == {2}
+    boss.lost(0)
+    assert not boss.state().is_over
+    boss.hello(0, WorkerFacts("node", "host", 2, lane=0, gpus=1))
+    clock.seconds += 2 * BACK_OFF_SECONDS[0]
+    while job := boss.pull(0, 2).job:
+        assert {run.width for run in job.pack.runs} == {2}
+        end(boss, 0, job.pack.runs, process=2)
+    assert boss.state().is_over
+    assert boss.state().gpu_seconds == 10 * 2 + 10 * 1 + 2 * BACK_OFF_SECONDS[0]
+
+
+def test_any_process_of_a_group_may_tell_of_a_failure_and_only_the_first_word_counts(clock: Clock) -> None:
+    (run, *_) = RUNS
+    boss = coordinator(clock, [Pack((run,))])
+    join(boss, 0)
+    take(boss, 0)
+    boss.finished(0, 1, OUT_OF_MEMORY)  # the second process, which has no way to write an end
+    boss.finished(0, 1, ERROR)  # the first process, which broke down with it
+    (given_up,) = boss.state().given_up
+    assert (given_up.run, given_up.failure) == (run, OUT_OF_MEMORY)
+    boss.confirm_given_up([run.run_id])
+    boss.goodbye(0, 1)
+    assert boss.state().is_over
+    assert boss.state().tally.failed == 1
+
+
+def test_a_group_that_lost_one_of_its_nodes_is_forgiven(clock: Clock) -> None:
+    boss = coordinator(clock, [Pack((RUNS[0],))])
+    for _ in range(2 * MAX_CRASHES):
+        boss.hello(0, WorkerFacts("here", "host", 1, peers=("there", "elsewhere")))
+        take(boss, 0)
+        boss.lost(0)
+        boss.nodes_gone(["there"])
+        assert boss.state().given_up == ()
+
+
 def test_a_drained_coordinator_hands_out_nothing_and_is_over_when_all_is_saved(clock: Clock) -> None:
     boss = coordinator(clock)
     join(boss, 0)

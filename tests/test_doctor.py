@@ -223,7 +223,7 @@ class TestBetons:
         assert_told(check("betons of digits", data=tmp_path), "failed", problem, "prepare the data set again")
 
     def test_missing(self, tmp_path: Path) -> None:
-        assert_told(check_betons("imagenet", tmp_path), "failed", "imagenet/test.beton", "DatasetWriter")
+        assert_told(check_betons("imagenet", tmp_path), "failed", "imagenet/test.beton", "prepare imagenet")
         assert_told(check_betons("digits", tmp_path), "ok", "made in", "")
 
 

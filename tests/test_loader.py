@@ -14,6 +14,7 @@ from workers import decoders
 from workers import quiet_ffcv as ffcv
 from workers.augment import sample_bits, windows
 from workers.beton_file import BetonError, read_beton, write_beton
+from workers.decode_operations import Decode, DecodeNormalised
 from workers.loader import LoaderError, Stream, load_all, open_stream
 from workers.randomness import bits, key
 
@@ -173,6 +174,37 @@ def test_augmentation_is_the_same_however_the_epoch_is_cut(folder: Path, augment
         other = sorted_inputs(seed, epoch, batch_size=16, workers=1, shuffle=0)
         differing = (reference != other).flatten(1).any(1).float().mean()
         assert differing == 0 if augmentation == "center-crop" else differing > 0.9
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("name", ["raw", "photos"])
+def test_images_normalised_while_they_are_decoded_are_those_normalised_later(
+    folder: Path, name: str, workers: int
+) -> None:
+    """On a CPU and on another device: the same bytes, the same float32 arithmetic."""
+    beton = read_beton(folder / f"{name}.beton")
+    indices = np.random.default_rng(3).permutation(40)
+    heights, widths = beton.places[indices, 2:4].T
+    rows = windows("resized-crop-flip", indices, heights, widths, augment_key=key("augment", 0))
+    storage = (np.fromfile(beton.path, dtype=np.uint8),)
+    shape = (24, 20, 3)
+    mean, std = (np.tile(np.array(constants, np.float32), 20) for constants in (MEAN, STD))
+    stored = np.zeros((len(rows), *shape), dtype=np.uint8)
+    assert Decode(beton, shape, workers).generate_code()(rows, stored, None, storage) is stored
+    fused = DecodeNormalised(beton, shape, workers, mean, std).generate_code()(rows, None, None, storage)
+    assert fused.dtype == np.float32
+    np.testing.assert_array_equal(fused.transpose(0, 3, 1, 2), normalised(stored))
+    assert len(np.unique(stored)) > 200
+
+
+def test_a_batch_that_is_held_in_any_form_is_not_written_to_again(folder: Path) -> None:
+    stream = raw(folder, batch_size=30)
+    held = [inputs[3:7, :, ::2].numpy() for inputs, _ in stream.batches(np.arange(SAMPLES))]
+    for _ in range(5):  # by now every array that nobody holds has been used again
+        for _ in stream.batches(np.arange(SAMPLES)[::-1].copy()):
+            pass
+    for first, part in zip((0, 30, 60), held, strict=True):
+        np.testing.assert_array_equal(part, normalised(IMAGES[first + 3 : first + 7])[:, :, ::2])
 
 
 def test_random_windows_lie_inside_and_spread_as_they_should() -> None:

@@ -7,14 +7,15 @@ from pathlib import Path
 import pytest
 
 from orchestrator import slots
+from orchestrator.lanes import ResourceError
 from orchestrator.launch import LaunchOptions, plan_launch
 from orchestrator.ledger import Ledger, Manifest
 from orchestrator.plan import Plan, PlanError
-from orchestrator.slots import Hardware, ResourceError, count_slots, worker_memory_bytes
+from orchestrator.slots import Hardware, count_slots, process_bytes
 from orchestrator.storage import StorageError, open_storage
 from search_spaces.catalog import builtin_names, load_space
 from search_spaces.runs import expand
-from search_spaces.spec import Resources
+from search_spaces.shapes import Shape
 from tests.test_ledger import settle
 
 LAPTOP = Hardware(cpus=2, gpus=0, memory_bytes_per_cpu=8e9)
@@ -85,13 +86,25 @@ def test_unwritable_storage_is_refused(tmp_path: Path) -> None:
 
 
 def test_slots_follow_the_scarcer_resource() -> None:
-    assert count_slots(Resources(cpus_per_worker=1), LAPTOP) == 2
-    assert count_slots(Resources(cpus_per_worker=1), LAPTOP, wanted=1) == 1
-    assert count_slots(Resources(cpus_per_worker=2, gpus_per_worker=0.25), BOX) == 32
-    assert count_slots(Resources(cpus_per_worker=24, gpus_per_worker=1), BOX) == 4
-    with pytest.raises(ResourceError, match="0 GPUs"):
-        count_slots(Resources(gpus_per_worker=1), LAPTOP)
-    assert worker_memory_bytes(Resources(gpus_per_worker=0.5, gpu_memory_gb=80), BOX, 16) == pytest.approx(36e9)
+    assert count_slots(Shape(1, 1, 0), LAPTOP) == 2
+    assert count_slots(Shape(2, 1, 0), LAPTOP) == 1
+    assert count_slots(Shape(1, 2, 0.25), BOX) == 32
+    assert count_slots(Shape(1, 24, 1), BOX) == 4
+    assert count_slots(Shape(4, 12, 1), BOX) == 2
+    assert count_slots(Shape(1, 1, 1), LAPTOP) == 0
+    assert process_bytes(Shape(1, 2, 0.5), BOX, 16, gpu_memory_gb=80) == pytest.approx(36e9)
+    assert process_bytes(Shape(2, 1, 0), LAPTOP, 1, gpu_memory_gb=80) == process_bytes(
+        Shape(1, 1, 0), LAPTOP, 2, gpu_memory_gb=80
+    )
+
+
+def test_a_shape_that_does_not_fit_is_refused_unless_it_is_for_another_machine(tmp_path: Path) -> None:
+    space = load_space("digits-grid", ["resources.gpus_per_worker=2"])
+    options = LaunchOptions(open_storage(tmp_path), "sweep", tmp_path)
+    with pytest.raises(ResourceError, match=r"2 processes of 1 GPU and 1 CPU. There are 2 CPUs and 0 GPUs"):
+        plan_launch(space, options, LAPTOP)
+    made = plan_launch(space, options, LAPTOP, anywhere=True)
+    assert [(lane.shape, lane.slots) for lane in made.lanes.lanes] == [(Shape(2, 1.0, 1.0), 1)]
 
 
 def test_the_limits_of_a_container_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

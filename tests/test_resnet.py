@@ -3,6 +3,8 @@
 import pytest
 import torch
 import torchvision
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
 
 from search_spaces.architectures import ARCHITECTURES, count_parameters
 from workers.resnet import build_model
@@ -20,13 +22,18 @@ PUBLISHED = [
 ]
 
 
+def count(model: nn.Module) -> int:
+    """Trainable parameters."""
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
 @pytest.mark.parametrize(("architecture", "width", "classes", "channels", "parameters"), PUBLISHED)
 def test_parameter_counts_are_the_published_ones(
     architecture: str, width: int, classes: int, channels: int, parameters: int
 ) -> None:
     """Acceptance check 1: from the closed form and from the built model."""
     model = build_model(architecture, width, classes=classes, channels=channels, seed=0)
-    assert sum(parameter.numel() for parameter in model.parameters()) == parameters
+    assert count(model) == parameters
     assert count_parameters(architecture, width, classes=classes, channels=channels) == parameters
 
 
@@ -35,21 +42,48 @@ def test_parameter_counts_are_the_published_ones(
 def test_the_closed_form_holds_at_any_width(architecture: str, width: int, classes: int, channels: int) -> None:
     model = build_model(architecture, width, classes=classes, channels=channels, seed=0)
     counted = count_parameters(architecture, width, classes=classes, channels=channels)
-    assert counted == sum(parameter.numel() for parameter in model.parameters())
+    assert counted == count(model)
 
 
-@pytest.mark.parametrize("architecture", ["resnet18", "resnet50"])
-def test_with_torchvisions_weights_it_is_torchvisions_network(architecture: str) -> None:
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last], ids=["NCHW", "channels_last"])
+@pytest.mark.parametrize("architecture", ["resnet18", "resnet34", "resnet50", "resnet101"])
+def test_with_torchvisions_weights_it_is_torchvisions_network_bit_for_bit(
+    architecture: str, memory_format: torch.memory_format, one_thread: None
+) -> None:
+    """Acceptance check 1: the same operations in the same order, so outputs, gradients and statistics are equal.
+
+    Equal, not close: with the same memory format both call the same kernels.
+    """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         reference = torchvision.models.get_model(architecture, weights=None)
-        images = torch.randn(2, 3, 64, 64)
+        images = torch.randn(2, 3, 64, 64).to(memory_format=memory_format)
     model = build_model(architecture, 64, classes=1000, channels=3, seed=0)
     model.load_state_dict(reference.state_dict(), strict=True)
-    # Batch statistics in place of the initial 0 and 1, so that evaluation mode tests them as well.
-    with torch.no_grad():
-        torch.testing.assert_close(model(images), reference(images))
-        torch.testing.assert_close(model.eval()(images), reference.eval()(images))
+    assert count(model) == count(reference)
+    labels, outputs = torch.tensor([3, 997]), []
+    for network in (model, reference):
+        network.to(memory_format=memory_format)
+        logits = network(images)
+        cross_entropy(logits, labels).backward()  # type: ignore[no-untyped-call]
+        with torch.inference_mode():  # with the batch statistics just taken in, not the initial 0 and 1
+            outputs.append((logits.detach(), network.eval()(images)))
+    (trained, evaluated), (reference_trained, reference_evaluated) = outputs
+    assert torch.equal(trained, reference_trained)
+    assert torch.equal(evaluated, reference_evaluated)
+    assert not torch.equal(trained, evaluated)
+    assert_equal(gradients(model), gradients(reference))
+    assert_equal(model.state_dict(), reference.state_dict())
+
+
+def gradients(model: nn.Module) -> dict[str, Tensor]:
+    return {name: parameter.grad for name, parameter in model.named_parameters() if parameter.grad is not None}
+
+
+def assert_equal(found: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
+    """Not empty, and the same tensors under the same names, bit for bit."""
+    assert found.keys() == expected.keys() != set()
+    assert [name for name in found if not torch.equal(found[name], expected[name])] == []
 
 
 def test_initialisation_depends_on_the_seed_alone_and_leaves_the_global_state() -> None:

@@ -14,10 +14,12 @@ from torch import nn
 from search_spaces.catalog import load_space
 from search_spaces.runs import Run, expand
 from search_spaces.spec import Recipe
-from workers import train
-from workers.metrics import concatenate, predictions, train_metrics
+from workers.batches import MicroBatch
+from workers.member import Member
+from workers.metrics import Labelled, concatenate, predictions, train_metrics
+from workers.optimization import build_optimizer, learning_rate
 from workers.schema import ROW_COLUMNS, TIMING_COLUMNS
-from workers.train import Progress, build_optimizer, learning_rate, train_pack
+from workers.train import Progress, train_pack
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 CPU = torch.device("cpu")
@@ -86,15 +88,15 @@ def test_a_diverging_run_leaves_the_pack_and_the_others_are_untouched(
 ) -> None:
     runs = runs_of()
     untouched = rows_by_run(list(train_pack(runs, data_folder, CPU)))
-    plain_step = train.Member.train_step
+    plain_step = Member.accumulate
 
-    def poisoned(self: train.Member, inputs: torch.Tensor, index: torch.Tensor, rate: float) -> None:
+    def poisoned(self: Member, batch: MicroBatch) -> None:
         if self.run.noise.rate == 0.2 and self.loss_steps == 3:
             with torch.no_grad():
                 next(self.model.parameters()).fill_(math.nan)
-        plain_step(self, inputs, index, rate)
+        plain_step(self, batch)
 
-    monkeypatch.setattr(train.Member, "train_step", poisoned)
+    monkeypatch.setattr(Member, "accumulate", poisoned)
     progress = list(train_pack(runs, data_folder, CPU))
     status = {end.run_id: end.status for part in progress for end in part.ended}
     assert [status[run.run_id] for run in runs] == ["done", "diverged", "done"]
@@ -145,11 +147,8 @@ def test_metrics_by_hand() -> None:
     logits = torch.tensor([[2.0, 0.0, 0.0], [0.0, 2.0, 0.0], [0.0, 0.0, 2.0], [2.0, 0.0, 0.0]])
     given = torch.tensor([0, 1, 0, 1])
     true = torch.tensor([0, 0, 2, 2])
-    metrics = train_metrics(
-        concatenate([predictions(logits[:3], given[:3], true[:3]), predictions(logits[3:], given[3:], true[3:])]),
-        given,
-        true,
-    )
+    parts = [predictions(logits[span], given[span], true[span]) for span in (slice(3), slice(3, None))]
+    metrics = train_metrics(Labelled(concatenate(parts, CPU), given, true))
     right, wrong = math.log(math.exp(2) + 2) - 2, math.log(math.exp(2) + 2)
     assert metrics["train_error_given"] == 0.5
     assert metrics["train_error_true"] == 0.5

@@ -10,9 +10,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from search_spaces.datasets import DATASETS, Dataset, dataset_of
-from workers.beton_file import BetonError, check_beton, is_prepared, read_beton, write_beton
+from search_spaces.datasets import DATASETS, Dataset
+from workers.beton_file import BetonError, check_beton, is_prepared, read_beton, read_manifest, write_beton
 from workers.mixture import sample_mixture
+from workers.preparation.advice import how_to_prepare
 from workers.subsets import split_evaluation
 
 __all__ = [
@@ -36,7 +37,7 @@ class Betons:
 
 
 def betons_for(
-    dataset_name: str, folder: Path, *, seed: int, samples: int, dimension: int, signal: float | None
+    dataset: Dataset, folder: Path, *, seed: int, samples: int, dimension: int, signal: float | None
 ) -> Betons:
     """The checked betons of a run's data set below the data folder, made on the spot where we can make them.
 
@@ -45,9 +46,8 @@ def betons_for(
 
     Raises:
         BetonError: a beton is missing or unusable; the message tells which file has to be written, and how.
-        ValueError: unknown data set, or a mixture without signal.
+        ValueError: a mixture without signal.
     """
-    dataset = dataset_of(dataset_name)
     own = folder / dataset.name
     if dataset.name == "gaussian-mixture":
         if signal is None:
@@ -121,13 +121,15 @@ def _digits(train_samples: int, part: str) -> tuple[NDArray[np.uint8], NDArray[n
 
 
 def _check_images(path: Path, dataset: Dataset, samples: int) -> None:
-    advice = (
-        f'write {dataset.name} with ffcv.writer.DatasetWriter, fields "image" (RGBImageField) and "label" (IntField), '
-        f"in its usual order, to exactly this path"
-    )
+    advice = how_to_prepare(dataset.name)
     if not path.exists():
         raise BetonError(path, "there is no such beton", advice)
     check_beton(path, samples=samples)
+    manifest = read_manifest(path)
+    if manifest is not None:  # FFCV's own scripts write none
+        for what, wanted in (("dataset", dataset.name), ("version", dataset.version)):
+            if manifest.get(what) != wanted:
+                raise BetonError(path, f"it holds {what} {manifest.get(what)!r}, wanted is {wanted!r}", advice)
     labels = read_beton(path).labels
     if labels.min() < 0 or labels.max() >= dataset.classes:
         raise BetonError(path, f"labels lie in {labels.min()}..{labels.max()}, not 0..{dataset.classes - 1}", advice)

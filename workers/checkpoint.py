@@ -20,7 +20,7 @@ from torch import Tensor
 
 from search_spaces.runs import Run
 
-VERSION = 1
+VERSION = 2
 """Raise it when the fields of a checkpoint, or what they mean, change."""
 HEADER = b"bo-sweep checkpoint %d\n"
 SEAL_BYTES = 16
@@ -58,9 +58,13 @@ class Checkpoint:
     loss_sum: float
     loss_steps: int
     """Training loss of the steps since the last evaluation: its sum (exact, a float32) and their count."""
+    watched: list[tuple[float, float]]
+    """What the early stop looks at (see early_stop.py)."""
     spent: Spent
     model: dict[str, Tensor]
     optimizer: dict[str, Any]
+    scaler: dict[str, Any]
+    """State of the loss scaling of fp16; empty in other precisions."""
 
 
 def dump_checkpoint(checkpoint: Checkpoint) -> bytes:

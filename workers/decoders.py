@@ -64,40 +64,36 @@ def decode_images(
     Returns:
         -1, or the index of the first sample whose JPEG is damaged.
     """
+    scratch = np.empty(_largest_jpeg(windows, places), dtype=np.uint8)
+    for i in range(destination.shape[0]):
+        if not _decode_image(windows[i], places[windows[i, 0]], file, scratch, destination[i]):
+            return int(windows[i, 0])
+    return -1
+
+
+@_compiled
+def decode_normalised_images(
+    windows: NDArray[np.int64],
+    places: NDArray[np.int64],
+    file: NDArray[np.uint8],
+    destination: NDArray[np.float32],
+    mean: NDArray[np.float32],
+    std: NDArray[np.float32],
+) -> int:
+    """As `decode_images`, and normalise each image while it is in the cache: (pixel - mean) / std in float32.
+
+    `destination` is float32[m, H, W, 3], the constants are those of a line of pixels, float32[3 * W].
+    """
     count, rows, columns = destination.shape[:3]
-    largest = 0
+    scratch = np.empty(_largest_jpeg(windows, places), dtype=np.uint8)
+    pixels = np.empty((rows, columns, 3), dtype=np.uint8)
     for i in range(count):
-        largest = max(largest, places[windows[i, 0], 2] * places[windows[i, 0], 3])
-    scratch = np.empty(3 * largest, dtype=np.uint8)
-    for i in range(count):
-        index, top, left, window_height, window_width, mirrored = windows[i]
-        start, size, height, width, is_jpeg = places[index]
-        if is_jpeg:
-            source = file.ctypes.data + start
-            if _decode_jpeg(source, size, height, width, scratch.ctypes.data, height, width, 0, 0, 1, 1, False, False):
-                return int(index)
-        else:
-            scratch[:size] = file[start : start + size]
-        target = destination[i]
-        if window_height == rows and window_width == columns:
-            _copy_window(scratch, height, width, top, left, target)
-        else:
-            bottom, right = top + window_height, left + window_width
-            _resize(
-                0,
-                scratch.ctypes.data,
-                height,
-                width,
-                top,
-                bottom,
-                left,
-                right,
-                target.ctypes.data,
-                rows,
-                columns,
-            )
-        if mirrored:
-            _mirror(target)
+        if not _decode_image(windows[i], places[windows[i, 0]], file, scratch, pixels):
+            return int(windows[i, 0])
+        for row in range(rows):
+            stored, line = pixels[row].reshape(-1), destination[i, row].reshape(-1)
+            for position in range(line.size):
+                line[position] = (np.float32(stored[position]) - mean[position]) / std[position]
     return -1
 
 
@@ -113,6 +109,42 @@ def decode_arrays(
         start, size = places[windows[i, 0], 0], places[windows[i, 0], 1]
         destination[i] = file[start : start + size]
     return -1
+
+
+@_compiled
+def _largest_jpeg(windows: Any, places: Any) -> int:
+    """Bytes of the largest of these JPEGs once it is decoded."""
+    largest = 0
+    for i in range(len(windows)):
+        place = places[windows[i, 0]]
+        if place[4]:
+            largest = max(largest, place[2] * place[3])
+    return 3 * largest
+
+
+@_compiled
+def _decode_image(window: Any, place: Any, file: Any, scratch: Any, target: Any) -> bool:
+    """Read one window; a raw image is read where it lies, a JPEG is decoded into `scratch`. False: it is damaged."""
+    rows, columns = target.shape[:2]
+    _, top, left, window_height, window_width, mirrored = window
+    start, size, height, width, is_jpeg = place
+    source = file.ctypes.data + start
+    if is_jpeg:
+        decoded = scratch.ctypes.data
+        if _decode_jpeg(source, size, height, width, decoded, height, width, 0, 0, 1, 1, False, False):
+            return False
+        source = decoded
+    if window_height == rows and window_width == columns:
+        if is_jpeg:
+            _copy_window(scratch, height, width, top, left, target)
+        else:
+            _copy_window(file[start : start + size], height, width, top, left, target)
+    else:
+        bottom, right = top + window_height, left + window_width
+        _resize(0, source, height, width, top, bottom, left, right, target.ctypes.data, rows, columns)
+    if mirrored:
+        _mirror(target)
+    return True
 
 
 @_compiled

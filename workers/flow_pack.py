@@ -17,11 +17,13 @@ from search_spaces.schedule import flow_times
 from search_spaces.spec import FlowRecipe
 from workers.betons import betons_for, true_labels
 from workers.data import noisy_labels
+from workers.evaluation import Row
 from workers.flow import gradient_flow
 from workers.loader import load_all, open_stream
+from workers.member import RunEnd
 from workers.subsets import digest, stratified_subset
 from workers.theory import bayes_error, clean_error
-from workers.train import Progress, Row, RunEnd, peak_memory_bytes
+from workers.train import Progress, peak_memory_bytes
 
 BATCH = 256
 CPU = torch.device("cpu")
@@ -40,7 +42,7 @@ def train_flow_pack(runs: Sequence[Run], folder: Path) -> Iterator[Progress]:
     assert signal is not None
     times = np.array(flow_times(recipe, run.evaluation))
     betons = betons_for(
-        run.dataset.name, folder, seed=run.seed, samples=run.samples, dimension=run.parameters, signal=signal
+        run.dataset.described, folder, seed=run.seed, samples=run.samples, dimension=run.parameters, signal=signal
     )
     pool_labels = true_labels(betons.train)
     subset = stratified_subset(pool_labels, run.samples, dataset=run.dataset.name, seed=run.seed)

@@ -12,10 +12,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from workers.safe_pickle import load_arrays
+
 Labels = NDArray[np.int64]
 
 CLEAN = "clean_label"
-FORMATS = ".npy, .npz, .txt, .csv (one integer a line) or .pt (a dictionary of integer arrays, as CIFAR-N's)"
+FORMATS = ".npy, .npz, .txt, .csv (one integer a line) or .pt (.npy and .pt may hold a dictionary, as CIFAR-N's do)"
 
 
 def read_labels(path: Path | str, *, key: str | None = None, sha256: str | None = None) -> tuple[Labels, Labels | None]:
@@ -43,7 +45,7 @@ def _read_arrays(path: Path) -> Mapping[str, ArrayLike]:
     try:
         match path.suffix:
             case ".npy":
-                return {"": np.load(path, allow_pickle=False)}
+                return _read_numpy(path)
             case ".npz":
                 with np.load(path, allow_pickle=False) as archive:
                     return dict(archive)
@@ -54,6 +56,18 @@ def _read_arrays(path: Path) -> Mapping[str, ArrayLike]:
     except Exception as error:  # pickle, zip, text and type errors all mean the same to the user
         raise ValueError(f"{path} cannot be read as labels ({error}): expected {FORMATS}") from error
     raise ValueError(f"{path} is of no known format: expected {FORMATS}")
+
+
+def _read_numpy(path: Path) -> Mapping[str, ArrayLike]:
+    """One array, or a dictionary of arrays, which NumPy saves pickled: read without running code that it may carry."""
+    with open(path, "rb") as file:
+        version = np.lib.format.read_magic(file)
+        read_header = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+        shape, _, dtype = read_header[version](file)
+        content = load_arrays(file).item() if dtype.hasobject and shape == () else None
+    if isinstance(content, dict):
+        return {str(name): values for name, values in content.items()}
+    return {"": np.load(path, allow_pickle=False)}
 
 
 def _read_torch(path: Path) -> Mapping[str, ArrayLike]:

@@ -8,9 +8,7 @@ to read.
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from collections.abc import Generator
 from pathlib import Path
 from queue import Empty
 from typing import Any
@@ -23,7 +21,7 @@ from torch import Tensor
 from workers import quiet_ffcv as ffcv
 from workers.augment import AUGMENTATIONS, windows
 from workers.beton_file import Beton, check_beton, file_identity, read_beton
-from workers.decoders import decode_arrays, decode_images
+from workers.decode_operations import Decode, DecodeNormalised
 
 POLL_SECONDS = 0.2
 STREAMS_KEPT = 6
@@ -66,7 +64,7 @@ def load_all(stream: Stream, indices: NDArray[np.int64], *, augment_key: int = 0
     """All inputs at `indices`, [m, ...], and the indices, both on the device: for data that fits into memory."""
     batches = list(stream.batches(indices, augment_key=augment_key))
     if not batches:
-        return stream.normalised(stream.no_samples()), torch.empty(0, dtype=torch.int64, device=stream.device)
+        return stream.nothing()
     inputs, index = zip(*batches, strict=True)
     return torch.cat(inputs), torch.cat(index)
 
@@ -104,13 +102,20 @@ class Stream:
             shape, self._stored_dtype = (resolution, resolution, 3), torch.uint8
         self._stored_shape = shape
         per_value = [1] * (len(self.input_shape) - 1)
-        self._mean, self._std = (
+        mean, std = (
             self._as_stored(
                 torch.tensor(constants, dtype=torch.float32).reshape(-1, *per_value).expand(self.input_shape)
-            ).to(device)
+            )
             for constants in (pixel_mean or (0.0,), pixel_std or (1.0,))
         )
-        transforms = [_Decode(beton, shape, workers), ffcv.ToTensor()]
+        self._mean, self._std = mean.to(device), std.to(device)
+        transforms: list[Any]
+        if device.type == "cpu" and not is_array:
+            line = 3 * resolution
+            transforms = [DecodeNormalised(beton, shape, workers, mean[:line].numpy(), std[:line].numpy())]
+        else:
+            transforms = [Decode(beton, shape, workers)]
+        transforms.append(ffcv.ToTensor())
         if device.type != "cpu":
             transforms.append(ffcv.ToDevice(device, non_blocking=True))
         decoder, *rest = transforms
@@ -126,7 +131,7 @@ class Stream:
         )
         self._loader.memory_manager.context.__enter__()  # maps the file now: what was checked is what is read
 
-    def batches(self, indices: NDArray[np.int64], *, augment_key: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
+    def batches(self, indices: NDArray[np.int64], *, augment_key: int = 0) -> Generator[tuple[Tensor, Tensor]]:
         """Exactly the samples at `indices`, int64[m], in this order, each as often as it stands there.
 
         Yields:
@@ -150,7 +155,7 @@ class Stream:
         rows = windows(self.augmentation, indices, heights, widths, augment_key=augment_key)
         return self._batches(rows, torch.from_numpy(indices).to(self.device))
 
-    def _batches(self, rows: NDArray[np.int64], index: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    def _batches(self, rows: NDArray[np.int64], index: Tensor) -> Generator[tuple[Tensor, Tensor]]:
         if len(rows) == 0:
             return
         epoch = _Epoch(self._loader, rows)
@@ -163,10 +168,12 @@ class Stream:
             epoch.stop()
 
     def normalised(self, stored: Tensor) -> Tensor:
-        """Fresh float32 inputs from stored bytes, which FFCV will overwrite.
+        """Fresh float32 inputs from stored bytes, which FFCV will overwrite; images decoded on a CPU are that already.
 
         Works on flat rows and whole rows of constants: ten times as fast on a CPU as broadcasting over channels.
         """
+        if stored.dtype == torch.float32:
+            return stored.permute(0, 3, 1, 2)
         count = len(stored)
         values = stored.flatten(1).view(self._stored_dtype).to(torch.float32, copy=True)
         values.sub_(self._mean).div_(self._std)
@@ -182,6 +189,10 @@ class Stream:
         if len(self.input_shape) == 3 and not self._channels_first:
             sample = sample.permute(1, 2, 0)
         return sample.reshape(-1)
+
+    def nothing(self) -> tuple[Tensor, Tensor]:
+        """A batch without samples."""
+        return self.normalised(self.no_samples()), torch.empty(0, dtype=torch.int64, device=self.device)
 
     def no_samples(self) -> Tensor:
         """Stored bytes of an empty batch."""
@@ -239,41 +250,6 @@ def _check_arguments(stream: Stream, pixel_mean: tuple[float, ...], pixel_std: t
             )
     if problems:
         raise ValueError(f"{beton.path}: " + "; ".join(problems))
-
-
-class _Decode(ffcv.Operation):  # type: ignore[misc]
-    """FFCV's decoder of the image field, from rows of `workers.augment.windows`; compiled already."""
-
-    def __init__(self, beton: Beton, shape: tuple[int, ...], workers: int) -> None:
-        super().__init__()
-        self._beton, self._shape, self._workers = beton, shape, workers
-        self._threads = ThreadPoolExecutor(workers, thread_name_prefix="decode") if workers > 1 else None
-        self._loop = decode_images if beton.array_dtype is None else decode_arrays
-
-    def declare_state_and_memory(self, previous_state: ffcv.State) -> tuple[ffcv.State, ffcv.AllocationQuery]:
-        dtype = np.dtype(np.uint8)
-        state = replace(previous_state, jit_mode=True, shape=self._shape, dtype=dtype)
-        return state, ffcv.AllocationQuery(self._shape, dtype)
-
-    def generate_code(self) -> Any:
-        def decode(rows: Any, destination: Any, metadata: Any, storage: Any) -> Any:
-            file = storage[0]
-            if self._threads is None:
-                self._decode(rows, file, destination)
-            else:
-                cuts = np.linspace(0, len(rows), self._workers + 1).astype(int)
-                parts = [slice(*cuts[i : i + 2]) for i in range(self._workers)]
-                jobs = [self._threads.submit(self._decode, rows[part], file, destination[part]) for part in parts]
-                for job in jobs:
-                    job.result()
-            return destination
-
-        return decode
-
-    def _decode(self, rows: NDArray[np.int64], file: NDArray[np.uint8], destination: NDArray[np.uint8]) -> None:
-        damaged = self._loop(rows, self._beton.places, file, destination)
-        if damaged >= 0:
-            raise ValueError(f"the JPEG of sample {damaged} is damaged: write the beton again")
 
 
 class _StoppedError(Exception):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -17,6 +18,10 @@ class Predictions:
     loss_given: Tensor
     loss_true: Tensor
 
+    def __getitem__(self, chosen: Tensor) -> Predictions:
+        """Those of the samples that a mask, bool [m], chooses."""
+        return Predictions(self.predicted[chosen], self.loss_given[chosen], self.loss_true[chosen])
+
 
 def predictions(logits: Tensor, given: Tensor, true: Tensor) -> Predictions:
     """Read logits [m, C] against given and true labels [m] int64."""
@@ -26,10 +31,11 @@ def predictions(logits: Tensor, given: Tensor, true: Tensor) -> Predictions:
     return Predictions(logits.argmax(dim=1), loss_given, loss_true)
 
 
-def concatenate(parts: list[Predictions]) -> Predictions:
-    """Join the predictions of consecutive batches; an empty set has none."""
+def concatenate(parts: Sequence[Predictions], device: torch.device) -> Predictions:
+    """Join the predictions of consecutive batches; an empty set has none, on the device."""
     if not parts:
-        return Predictions(torch.empty(0, dtype=torch.int64), torch.empty(0), torch.empty(0))
+        none = torch.empty(0, device=device)
+        return Predictions(none.long(), none, none)
     return Predictions(
         torch.cat([part.predicted for part in parts]),
         torch.cat([part.loss_given for part in parts]),
@@ -42,11 +48,34 @@ def _mean(values: Tensor) -> float | None:
     return values.double().mean().item() if len(values) else None
 
 
-def train_metrics(result: Predictions, given: Tensor, true: Tensor) -> dict[str, float | None]:
-    """Metrics on training examples with given and true labels [m] int64; shares over an empty part are None."""
+@dataclass(frozen=True)
+class Labelled:
+    """Predictions on training examples, with their given and true labels [m] int64."""
+
+    result: Predictions
+    given: Tensor
+    true: Tensor
+
+
+def train_metrics(fixed: Labelled, beyond: Labelled | None = None) -> dict[str, float | None]:
+    """Metrics on training examples; shares over an empty part are None.
+
+    Args:
+        fixed: the train set, or the part of it that every evaluation goes through.
+        beyond: the corrupted examples that are not in that part: they count in the metrics of corrupted examples only,
+            which so are over all of them.
+    """
+    result, given, true = fixed.result, fixed.given, fixed.true
     corrupted = given != true
     wrong_given = result.predicted != given
     wrong_true = result.predicted != true
+    mislabelled = Labelled(result[corrupted], given[corrupted], true[corrupted])
+    if beyond is not None:
+        mislabelled = Labelled(
+            concatenate([mislabelled.result, beyond.result], given.device),
+            torch.cat([mislabelled.given, beyond.given]),
+            torch.cat([mislabelled.true, beyond.true]),
+        )
     return {
         "train_loss_given": _mean(result.loss_given),
         "train_error_given": _mean(wrong_given),
@@ -54,10 +83,10 @@ def train_metrics(result: Predictions, given: Tensor, true: Tensor) -> dict[str,
         "train_error_true": _mean(wrong_true),
         "clean_loss": _mean(result.loss_given[~corrupted]),
         "clean_error": _mean(wrong_given[~corrupted]),
-        "corrupted_loss_given": _mean(result.loss_given[corrupted]),
-        "corrupted_error_given": _mean(wrong_given[corrupted]),
-        "memorised": _mean(~wrong_given[corrupted]),
-        "recovered": _mean(~wrong_true[corrupted]),
+        "corrupted_loss_given": _mean(mislabelled.result.loss_given),
+        "corrupted_error_given": _mean(mislabelled.result.predicted != mislabelled.given),
+        "memorised": _mean(mislabelled.result.predicted == mislabelled.given),
+        "recovered": _mean(mislabelled.result.predicted == mislabelled.true),
     }
 
 

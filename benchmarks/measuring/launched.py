@@ -87,7 +87,7 @@ def main() -> None:
     returned = time.monotonic()
     if not plan.is_complete:
         raise SystemExit(f"only {plan.count('done')} of {len(plan.runs)} runs are done: {plan.statuses}")
-    write_answer((plan.slots, returned))
+    write_answer((plan.lanes.most_slots, returned))
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ import psutil
 
 from orchestrator.console import LOG
 
+Name = TypeVar("Name")
 Result = TypeVar("Result")
 
 FREE_PERCENT = 20.0
@@ -31,7 +32,7 @@ def describe_machine() -> dict[str, Any]:
     }
 
 
-def in_turn(steps: Mapping[str, Callable[[], Any]], number: int) -> dict[str, Any]:
+def in_turn(steps: Mapping[Name, Callable[[], Any]], number: int) -> dict[Name, Any]:
     """Round `number`: the result of every step, each taken on a free machine; every round starts one step further on.
 
     So no step always runs first, and a drift of the machine favours none of them.

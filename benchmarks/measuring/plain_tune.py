@@ -129,12 +129,12 @@ def train(config: dict[str, Any], space: SearchSpace, feed: str, folder: Path) -
     from torch.nn.functional import cross_entropy
 
     from search_spaces.schedule import evaluation_steps
-    from workers.metrics import clean_metrics, concatenate, predictions, train_metrics
+    from workers.metrics import Labelled, clean_metrics, concatenate, predictions, train_metrics
     from workers.noise import given_labels
     from workers.resnet import build_model
     from workers.subsets import split_evaluation, stratified_subset
 
-    recipe, facts, seed = space.recipe, space.dataset.facts, config["seed"]
+    recipe, facts, seed = space.recipe, space.dataset.described, config["seed"]
     assert isinstance(recipe, Recipe)
     assert space.samples is not None
     assert (recipe.optimizer, recipe.schedule, recipe.warmup_epochs) == ("adam", "constant", 0), (
@@ -182,9 +182,10 @@ def train(config: dict[str, Any], space: SearchSpace, feed: str, folder: Path) -
                 found = []
                 for samples, labels, truth in evaluated:
                     spans = [slice(start, start + EVALUATION_BATCH) for start in range(0, len(truth), EVALUATION_BATCH)]
-                    found.append(concatenate([predictions(model(samples[s]), labels[s], truth[s]) for s in spans]))
+                    parts_ = [predictions(model(samples[s]), labels[s], truth[s]) for s in spans]
+                    found.append(concatenate(parts_, labels.device))
             model.train()
-            metrics = train_metrics(found[0], evaluated[0][1], evaluated[0][2])
+            metrics = train_metrics(Labelled(found[0], evaluated[0][1], evaluated[0][2]))
             for name, result, (_, _, truth) in zip(("val", "test"), found[1:], evaluated[1:], strict=True):
                 metrics |= clean_metrics(result, truth, name)
             tune.report(metrics | {"step": step, "batch_loss": loss.item()})

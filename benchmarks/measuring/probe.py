@@ -19,6 +19,7 @@ if TYPE_CHECKING:  # PyTorch is for the workers to import: a launch starts witho
     import torch
 
     from workers.checkpoint import Checkpoint
+    from workers.placement import Placement
     from workers.train import Progress
 
 TRAINER = "benchmarks.measuring.probe:train_pack"
@@ -44,13 +45,14 @@ def train_pack(
     *,
     resume: Mapping[str, Checkpoint] | None = None,
     pause: Callable[[], bool],
+    placement: Placement,
 ) -> Generator[Progress]:
     """`workers.train.train_pack`, and a line beside the data folder."""
     from workers import train
 
     ready = time.monotonic()
     training = training_cpu = 0.0
-    stream = iter(train.train_pack(runs, folder, device, resume=resume, pause=pause))
+    stream = iter(train.train_pack(runs, folder, device, resume=resume, pause=pause, placement=placement))
     while True:
         started, cpu_before = time.monotonic(), time.process_time()
         progress = next(stream, None)

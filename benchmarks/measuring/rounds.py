@@ -48,7 +48,9 @@ def measure_round(space: SearchSpace, number: int) -> Round:
         plan = plan_launch(space, LaunchOptions(open_storage(scratch / "sweeps"), space.name, data_folder))
         check_data(plan.packs, data_folder)
         steps: dict[str, Callable[[], Any]] = {
-            "side_by_side": lambda: run_loops(plan.packs, data_folder, scratch / "loops", processes=plan.slots),
+            "side_by_side": lambda: run_loops(
+                plan.packs, data_folder, scratch / "loops", processes=plan.lanes.most_slots
+            ),
             "launch": lambda: launch_once(space, data_folder, scratch),
             "alone": lambda: run_loops(plan.packs, data_folder, scratch / "loop", processes=1),
         }

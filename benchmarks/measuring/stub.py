@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from search_spaces.runs import Run
+from workers.member import RunEnd
+from workers.placement import Placement
 from workers.schema import ROW_COLUMNS
-from workers.train import Progress, RunEnd, never
+from workers.train import Progress, never
 
 if TYPE_CHECKING:
     import torch
@@ -32,6 +34,7 @@ def train_pack(
     *,
     resume: Mapping[str, Any] | None = None,
     pause: Callable[[], bool] = never,
+    placement: Placement | None = None,
 ) -> Generator[Progress]:
     """The signature of `workers.train.train_pack`. A line beside the data folder tells when a process did its first."""
     sign_in(folder)

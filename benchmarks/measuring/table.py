@@ -38,8 +38,9 @@ def figure_cells(figure: Figure) -> list[str]:
 
 
 def shown(value: float, unit: str) -> str:
-    """Three digits, with the unit."""
-    return f"{value:.3g}{' ' + unit if unit else ''}"
+    """Three digits, or all before the point, with the unit."""
+    number = f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
+    return f"{number}{' ' + unit if unit else ''}"
 
 
 def goal_text(goal: Goal | None, unit: str) -> str:

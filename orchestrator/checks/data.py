@@ -6,6 +6,7 @@ from pathlib import Path
 
 from orchestrator.checks.finding import Finding, failed, ok
 from search_spaces.datasets import DATASETS, Dataset
+from workers.preparation.advice import how_to_prepare
 
 
 def data_sets_in(folder: Path) -> list[str]:
@@ -31,8 +32,7 @@ def check_betons(name: str, folder: Path) -> Finding:
     if missing and not dataset.embedded:
         return failed(
             f"there is no {' and no '.join(missing)}",
-            f'write {name} with ffcv.writer.DatasetWriter, fields "image" (RGBImageField) and "label" (IntField), to '
-            "exactly this path, or name the folder that has it with --data",
+            f"{how_to_prepare(name)}; or name the data folder that has it with --data",
         )
     return ok("; ".join(_check(path, dataset, samples) for path, samples in expected.items() if path.exists()))
 

@@ -21,6 +21,7 @@ from orchestrator.commands.options import (
     storage_at,
     sweep_options,
     user_errors,
+    with_gpus,
 )
 
 if TYPE_CHECKING:
@@ -52,6 +53,8 @@ def launch(
     retry_failed: bool,
     signature: str | None,
     cells: tuple[str, ...],
+    gpus_per_run: float | None,
+    calibration: Path | None,
     dry_run: bool,
     address: str | None,
     data_folder: Path | None,
@@ -73,11 +76,11 @@ def launch(
     from orchestrator.budget import Budget, parse_duration
     from orchestrator.console import LOG, print_json, print_next
     from orchestrator.launch import LaunchOptions, plan_launch
-    from orchestrator.slots import any_hardware
     from orchestrator.summaries import diagram_document, plan_document, print_diagram, print_plan
     from search_spaces.selectors import parse_selector
 
     with user_errors():
+        overrides = with_gpus(overrides, gpus_per_run)
         parsed = load(space, overrides, seeds)
         sweep = name or parsed.name
         options = LaunchOptions(
@@ -91,9 +94,10 @@ def launch(
             first=tuple(map(parse_selector, cells)),
             budget=Budget(max_gpu_hours, parse_duration(max_wall) if max_wall else None, max_runs),
             reuse=reuse,
+            calibration=calibration,
         )
         if dry_run:
-            made = plan_launch(parsed, options, any_hardware(parsed.resources))
+            made = plan_launch(parsed, options, anywhere=True)
             print_json(plan_document(made)) if as_json else print_plan(made)
             return
         go_on = again("launch", space, storage, name, overrides, seeds)

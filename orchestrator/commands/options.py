@@ -97,6 +97,16 @@ launch_options = all_of(
         multiple=True,
         help='Run these cells first, e.g. "noise_rate>=0.2 ratio<10". Repeatable, first named first.',
     ),
+    click.option(
+        "--gpus-per-run",
+        type=click.FloatRange(min=0),
+        help="Train every run on a share of a GPU (0.25), one, or several; 0 for none.  [default: the space's own]",
+    ),
+    click.option(
+        "--calibration",
+        type=click.Path(path_type=Path, dir_okay=False),
+        help="File of bo-sweep bench-worker for the estimate.  [default: calibration.json in the data folder]",
+    ),
 )
 data_option = click.option(
     "--data",
@@ -113,6 +123,11 @@ def load(space: str, overrides: tuple[str, ...], seeds: int | None) -> SearchSpa
     from search_spaces.catalog import load_space
 
     return load_space(space, (*overrides, f"seeds={seeds}") if seeds else overrides)
+
+
+def with_gpus(overrides: tuple[str, ...], gpus_per_run: float | None) -> tuple[str, ...]:
+    """The overrides, with --gpus-per-run among them."""
+    return overrides if gpus_per_run is None else (*overrides, f"resources.gpus_per_worker={gpus_per_run:g}")
 
 
 def storage_at(url: str) -> Storage:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import click
 
 from orchestrator.commands.options import (
@@ -13,6 +15,7 @@ from orchestrator.commands.options import (
     storage_at,
     sweep_options,
     user_errors,
+    with_gpus,
 )
 
 
@@ -31,6 +34,8 @@ def plan(
     retry_failed: bool,
     signature: str | None,
     cells: tuple[str, ...],
+    gpus_per_run: float | None,
+    calibration: Path | None,
     as_json: bool,
 ) -> None:
     """Show what a launch would do: runs, realised p, n and p/n, packs, time.
@@ -40,11 +45,11 @@ def plan(
     """
     from orchestrator.console import print_json, print_next
     from orchestrator.launch import LaunchOptions, plan_launch
-    from orchestrator.slots import any_hardware
     from orchestrator.summaries import plan_document, print_plan
     from search_spaces.selectors import parse_selector
 
     with user_errors():
+        overrides = with_gpus(overrides, gpus_per_run)
         parsed = load(space, overrides, seeds)
         options = LaunchOptions(
             storage_at(storage),
@@ -54,8 +59,9 @@ def plan(
             retry_failed=retry_failed,
             signature=signature,
             first=tuple(map(parse_selector, cells)),
+            calibration=calibration,
         )
-        made = plan_launch(parsed, options, any_hardware(parsed.resources))
+        made = plan_launch(parsed, options, anywhere=True)
     if as_json:
         print_json(plan_document(made))
         return

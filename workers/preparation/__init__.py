@@ -1,0 +1,1 @@
+"""How the betons of a data set are made from its usual files: `bo-sweep prepare`."""
