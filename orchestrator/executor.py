@@ -23,7 +23,7 @@ from typing import Any
 
 from orchestrator.boss import RayBoss
 from orchestrator.coordinator import Coordinator, State, WorkerFacts
-from orchestrator.group_worker import run_group
+from orchestrator.group_worker import bundles, run_group
 from orchestrator.head import (
     CONNECT_SECONDS,
     OWN_HEAD_SECONDS,
@@ -38,7 +38,6 @@ from orchestrator.slots import Hardware, local_hardware
 from orchestrator.worker import WorkerSettings, run_worker
 from search_spaces.packs import Pack
 from search_spaces.runs import Run
-from search_spaces.shapes import TOKEN_CPU
 
 OBJECT_STORE_BYTES = 256 * 2**20
 LOOK_SECONDS = 0.5
@@ -275,10 +274,7 @@ class Execution:
                 run_worker(settings[number], RayBoss(coordinator, slot, lane=number, gpus=shape.gpus))
 
         def resources(config: dict[str, Any]) -> tune.PlacementGroupFactory:
-            """Of several processes the trial is only the driver; Ray Train reserves what they hold."""
-            shape = lanes[slots[config["slot"]]].shape
-            held = {"CPU": shape.cpus, "GPU": shape.gpus} if shape.processes == 1 else {"CPU": TOKEN_CPU}
-            return tune.PlacementGroupFactory([held])
+            return tune.PlacementGroupFactory(bundles(lanes[slots[config["slot"]]].shape), strategy="PACK")
 
         class Losses(TrialProgressCallback):  # type: ignore[misc]
             """Tells the coordinator at once that a worker died, even if its successor has to wait for a node.

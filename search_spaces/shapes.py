@@ -16,8 +16,6 @@ MEMORY_SHARE = 0.9
 """Of a GPU's memory, what models may fill."""
 SHARES = ((0.25, 2e-3), (0.5, 4e-3))
 """Shares of a GPU for runs whose step takes less than so many seconds of a whole one: their kernels leave it idle."""
-TOKEN_CPU = 0.01
-"""What the driver of several processes holds of a CPU; each of them leaves as much of its own."""
 
 
 @dataclass(frozen=True, order=True)

@@ -26,7 +26,7 @@ from workers.group import ALONE
 
 SMALL = (
     *("samples=80", "widths=[4]", "noise.rates=[0, 0.4]", "dataset.validation_samples=8"),
-    *("recipe.batch_size=16", "recipe.micro_batch=8", "recipe.epochs=30", "recipe.warmup_epochs=0"),
+    *("recipe.batch_size=16", "recipe.micro_batch=8", "recipe.epochs=16", "recipe.warmup_epochs=0"),
     *("recipe.learning_rate=0.01", "recipe.precision=fp32", "evaluation.first_epoch_points=0"),
     *("evaluation.train_samples=40", "resources.cpus_per_worker=1", "resources.processes_per_worker=2"),
     *("resources.gpus_per_worker=0", "resources.checkpoint_seconds=0.5"),
@@ -78,9 +78,8 @@ def test_imagenet_lite_trains_in_two_processes_and_survives_the_death_of_one(
     )
     saved = storage / "imagenet-lite" / "checkpoints"
     wait_for(lambda: in_training(process, storage, "imagenet-lite") and any(saved.glob("*")), seconds=120)
-    together = [child for child in psutil.Process(process.pid).children(recursive=True) if is_trainer(child)]
-    assert len(together) == 2
-    os.kill(max(each.pid for each in together), signal.SIGKILL)
+    (killed,) = [child for child in psutil.Process(process.pid).children(recursive=True) if is_follower(child)]
+    killed.send_signal(signal.SIGKILL)
     _, errors = process.communicate(timeout=180)
     assert process.returncode == 0, errors
     assert "Traceback" not in errors
@@ -134,7 +133,7 @@ def test_runs_over_three_nodes_go_on_when_one_is_lost_and_another_comes(tmp_path
     overrides = ("widths=[2]", "noise.rates=[0, 0.4]", "seeds=1", "recipe.epochs=60", "evaluation.points=20")
     more = ("resources.processes_per_worker=3", "resources.checkpoint_seconds=0.5")
     sets = [part for override in (*overrides, *more) for part in ("--set", override)]
-    arguments = ("launch", "digits-grid", "--storage", tmp_path, "--data", data_folder, *sets)
+    arguments: tuple[str | Path, ...] = ("launch", "digits-grid", "--storage", tmp_path, "--data", data_folder, *sets)
     with nodes() as cluster:
         process = subprocess.Popen(
             command(*arguments, "--address", cluster.ray.address),
@@ -152,5 +151,5 @@ def test_runs_over_three_nodes_go_on_when_one_is_lost_and_another_comes(tmp_path
     assert "resumed" in events
 
 
-def is_trainer(process: psutil.Process) -> bool:
-    return "RayTrainWorker" in " ".join(process.cmdline())
+def is_follower(process: psutil.Process) -> bool:
+    return "_follow" in " ".join(process.cmdline())

@@ -41,7 +41,7 @@ def test_a_sweep_on_s3_survives_a_kill_and_a_store_that_fails(
         monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
         store.set_faults(failing_share=0.1, dropping_share=0.05, delay_seconds=0.01, seed=1)
         url = f"s3://{BUCKET}/sweeps"
-        more = (*TINY, "--set", "recipe.epochs=80")  # longer than a beat of the lease, on any machine
+        more = (*TINY, "--set", "recipe.epochs=60")  # longer than a beat of the lease, on any machine
         command = [sys.executable, "-m", "orchestrator.cli", "launch", "digits-grid", "--storage", url]
         process = subprocess.Popen(
             [*command, "--data", str(data_folder), *more],
