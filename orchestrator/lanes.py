@@ -85,10 +85,12 @@ def lanes_for(
     if lacking and anywhere:
         hardware = _larger(hardware, lacking)
     elif lacking:
+        change = "--gpus-per-run 0 --set resources.cpus_per_worker=1 trains on CPUs"
+        if hardware.gpus:
+            change = "--gpus-per-run, --set resources.cpus_per_worker=1"
         raise ResourceError(
-            f"{'; '.join(f'one worker asks for {shape}' for shape in lacking)}. There are {hardware.cpus:g} CPUs and "
-            f"{hardware.gpus:g} GPUs. Use a larger machine or --address, or change the shape: --gpus-per-run, "
-            "--set resources.cpus_per_worker=1"
+            f"one worker asks for {', '.join(f'{shape}' for shape in lacking)}. There are {hardware.cpus:g} CPUs and "
+            f"{hardware.gpus:g} GPUs. Use a larger machine or --address, or change the shape: {change}"
         )
     lanes = []
     for shape in shapes:

@@ -77,7 +77,7 @@ def measure(
         run: a run with a minibatch recipe.
         folder: the data folder. Where the data set is not there, the step alone is measured, on random images.
         device: CPU or one CUDA device.
-        threads: of torch and for decoding, as a worker has them.
+        threads: of torch, and on a GPU for decoding, as a worker has them.
         compile: whether the network goes through torch.compile.
         rounds: how often each speed is taken.
         seconds: how long one of them takes, at least; a started batch is ended, and one is the least.
@@ -87,7 +87,7 @@ def measure(
         BetonError: a beton is damaged, or another one than the data set's.
         TooLargeError: the model and a batch do not fit into the device's memory.
     """
-    placement = Placement(decode_threads=threads, compile=compile)
+    placement = Placement(decode_threads=threads if device.type == "cuda" else 1, compile=compile)  # as a worker does
     with _torch_threads(threads):
         try:
             return _measure(run, folder, device, placement, rounds, seconds, tell)
