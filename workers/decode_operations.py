@@ -89,6 +89,7 @@ class DecodeNormalised(Decode):
         std: NDArray[np.float32],
     ) -> None:
         super().__init__(beton, shape, workers)
+        mean, std = np.ascontiguousarray(mean), np.ascontiguousarray(std)
         self._loop = functools.partial(decode_normalised_images, mean=mean, std=std)
         self._arrays: deque[NDArray[np.float32]] = deque(maxlen=ARRAYS_KEPT)
         self._lock = threading.Lock()

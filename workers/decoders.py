@@ -38,17 +38,95 @@ _decode_jpeg = types.ExternalFunction(
 )
 _resize = types.ExternalFunction("ffcv_resize", types.void(*11 * [types.int64]))
 
-
-def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Compile at the first call; keep the machine code on disk unless this user can write nowhere."""
-    try:
-        compiled = numba.njit(nogil=True, error_model="numpy", cache=True)(function)
-    except RuntimeError:
-        compiled = numba.njit(nogil=True, error_model="numpy")(function)
-    return cast("Callable[..., Any]", compiled)
+_ROW, _ROWS = (types.Array(types.int64, dimensions, "C", readonly=True) for dimensions in (1, 2))
+_BYTES = types.Array(types.uint8, 1, "C", readonly=True)
+_IMAGE, _IMAGES = types.uint8[:, :, ::1], types.uint8[:, :, :, ::1]
+_ARRAYS = types.uint8[:, ::1]
+_INPUTS = types.float32[:, :, :, ::1]
+_CONSTANTS = types.Array(types.float32, 1, "C", readonly=True)
 
 
-@_compiled
+def _compiled(signature: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Compile now, for these types alone; keep the machine code on disk unless this user can write nowhere.
+
+    What may be written fits where it is only read. Left to find signatures by itself, Numba can go round in circles for
+    ever once a function has some that differ in nothing else.
+    """
+
+    def compile_(function: Callable[..., Any]) -> Callable[..., Any]:
+        try:
+            compiled = numba.njit(signature, nogil=True, error_model="numpy", cache=True)(function)
+        except RuntimeError:
+            compiled = numba.njit(signature, nogil=True, error_model="numpy")(function)
+        return cast("Callable[..., Any]", compiled)
+
+    return compile_
+
+
+@_compiled(types.int64(_ROWS, _ROWS))
+def _largest_jpeg(windows: Any, places: Any) -> int:
+    """Bytes of the largest of these JPEGs once it is decoded."""
+    largest = 0
+    for i in range(len(windows)):
+        place = places[windows[i, 0]]
+        if place[4]:
+            largest = max(largest, place[2] * place[3])
+    return 3 * largest
+
+
+@_compiled(types.void(_BYTES, *4 * [types.int64], _IMAGE))
+def _copy_window(pixels: Any, height: int, width: int, top: int, left: int, target: Any) -> None:
+    rows, columns = target.shape[:2]
+    first, last = max(0, -left), min(columns, width - left)
+    for row in range(rows):
+        source_row = top + row
+        if source_row < 0 or source_row >= height or first >= last:
+            target[row] = 0
+            continue
+        start = 3 * (source_row * width + left)
+        line = target[row].reshape(-1)
+        line[: 3 * first] = 0
+        line[3 * first : 3 * last] = pixels[start + 3 * first : start + 3 * last]
+        line[3 * last :] = 0
+
+
+@_compiled(types.void(_IMAGE))
+def _mirror(target: Any) -> None:
+    rows, columns = target.shape[:2]
+    for row in range(rows):
+        for column in range(columns // 2):
+            for channel in range(3):
+                kept = target[row, column, channel]
+                target[row, column, channel] = target[row, columns - 1 - column, channel]
+                target[row, columns - 1 - column, channel] = kept
+
+
+@_compiled(types.boolean(_ROW, _ROW, _BYTES, _BYTES, _IMAGE))
+def _decode_image(window: Any, place: Any, file: Any, scratch: Any, target: Any) -> bool:
+    """Read one window; a raw image is read where it lies, a JPEG is decoded into `scratch`. False: it is damaged."""
+    rows, columns = target.shape[:2]
+    _, top, left, window_height, window_width, mirrored = window
+    start, size, height, width, is_jpeg = place
+    source = file.ctypes.data + start
+    if is_jpeg:
+        decoded = scratch.ctypes.data
+        if _decode_jpeg(source, size, height, width, decoded, height, width, 0, 0, 1, 1, False, False):
+            return False
+        source = decoded
+    if window_height == rows and window_width == columns:
+        if is_jpeg:
+            _copy_window(scratch, height, width, top, left, target)
+        else:
+            _copy_window(file[start : start + size], height, width, top, left, target)
+    else:
+        bottom, right = top + window_height, left + window_width
+        _resize(0, source, height, width, top, bottom, left, right, target.ctypes.data, rows, columns)
+    if mirrored:
+        _mirror(target)
+    return True
+
+
+@_compiled(types.int64(_ROWS, _ROWS, _BYTES, _IMAGES))
 def decode_images(
     windows: NDArray[np.int64],
     places: NDArray[np.int64],
@@ -71,7 +149,7 @@ def decode_images(
     return -1
 
 
-@_compiled
+@_compiled(types.int64(_ROWS, _ROWS, _BYTES, _INPUTS, _CONSTANTS, _CONSTANTS))
 def decode_normalised_images(
     windows: NDArray[np.int64],
     places: NDArray[np.int64],
@@ -97,7 +175,7 @@ def decode_normalised_images(
     return -1
 
 
-@_compiled
+@_compiled(types.int64(_ROWS, _ROWS, _BYTES, _ARRAYS))
 def decode_arrays(
     windows: NDArray[np.int64],
     places: NDArray[np.int64],
@@ -109,66 +187,3 @@ def decode_arrays(
         start, size = places[windows[i, 0], 0], places[windows[i, 0], 1]
         destination[i] = file[start : start + size]
     return -1
-
-
-@_compiled
-def _largest_jpeg(windows: Any, places: Any) -> int:
-    """Bytes of the largest of these JPEGs once it is decoded."""
-    largest = 0
-    for i in range(len(windows)):
-        place = places[windows[i, 0]]
-        if place[4]:
-            largest = max(largest, place[2] * place[3])
-    return 3 * largest
-
-
-@_compiled
-def _decode_image(window: Any, place: Any, file: Any, scratch: Any, target: Any) -> bool:
-    """Read one window; a raw image is read where it lies, a JPEG is decoded into `scratch`. False: it is damaged."""
-    rows, columns = target.shape[:2]
-    _, top, left, window_height, window_width, mirrored = window
-    start, size, height, width, is_jpeg = place
-    source = file.ctypes.data + start
-    if is_jpeg:
-        decoded = scratch.ctypes.data
-        if _decode_jpeg(source, size, height, width, decoded, height, width, 0, 0, 1, 1, False, False):
-            return False
-        source = decoded
-    if window_height == rows and window_width == columns:
-        if is_jpeg:
-            _copy_window(scratch, height, width, top, left, target)
-        else:
-            _copy_window(file[start : start + size], height, width, top, left, target)
-    else:
-        bottom, right = top + window_height, left + window_width
-        _resize(0, source, height, width, top, bottom, left, right, target.ctypes.data, rows, columns)
-    if mirrored:
-        _mirror(target)
-    return True
-
-
-@_compiled
-def _copy_window(pixels: Any, height: int, width: int, top: int, left: int, target: Any) -> None:
-    rows, columns = target.shape[:2]
-    first, last = max(0, -left), min(columns, width - left)
-    for row in range(rows):
-        source_row = top + row
-        if source_row < 0 or source_row >= height or first >= last:
-            target[row] = 0
-            continue
-        start = 3 * (source_row * width + left)
-        line = target[row].reshape(-1)
-        line[: 3 * first] = 0
-        line[3 * first : 3 * last] = pixels[start + 3 * first : start + 3 * last]
-        line[3 * last :] = 0
-
-
-@_compiled
-def _mirror(target: Any) -> None:
-    rows, columns = target.shape[:2]
-    for row in range(rows):
-        for column in range(columns // 2):
-            for channel in range(3):
-                kept = target[row, column, channel]
-                target[row, column, channel] = target[row, columns - 1 - column, channel]
-                target[row, columns - 1 - column, channel] = kept
