@@ -173,15 +173,16 @@ def longer(tmp_path_factory: pytest.TempPathFactory, data_folder: Path) -> Path:
 def test_the_first_ctrl_c_saves_what_runs_and_the_next_launch_goes_on_from_there(
     tmp_path: Path, data_folder: Path, longer: Path
 ) -> None:
-    process = start(tmp_path, data_folder, *LONGER)
-    wait_for(lambda: in_training(process, tmp_path))
+    process = start(tmp_path, data_folder, *LONGER, "--set", "resources.checkpoint_seconds=0.2")
+    checkpoints = tmp_path / "digits-grid" / "checkpoints"
+    wait_for(lambda: any(checkpoints.glob("*")))  # of runs in training: those of runs that ended are dropped
     os.killpg(process.pid, signal.SIGINT)  # on a terminal it reaches the workers too
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 3, errors
     assert "Stopped before the end" in errors
     assert "bo-sweep launch digits-grid" in errors
     assert "Traceback" not in errors
-    saved = [path.stem for path in (tmp_path / "digits-grid" / "checkpoints").iterdir()]
+    saved = [path.stem for path in checkpoints.iterdir()]
     assert saved, "what was in training has a checkpoint"
     assert list((tmp_path / "digits-grid" / "lease").iterdir()) == []
     kept = set(Ledger(tmp_path / "digits-grid").statuses())

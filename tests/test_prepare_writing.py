@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -336,8 +337,9 @@ def test_a_child_that_is_killed_is_told(source: Path, tmp_path: Path, monkeypatc
         for image in images:
             assert isinstance(image, Encoded)
             for child in psutil.Process().children():
-                if "spawn_main" in " ".join(child.cmdline()):
-                    child.kill()
+                with suppress(psutil.NoSuchProcess):  # it is gone already
+                    if "spawn_main" in " ".join(child.cmdline()):
+                        child.kill()
             time.sleep(0.05)
 
     monkeypatch.setattr(image_files, "BATCH", 2)

@@ -8,6 +8,7 @@ they could not be kept. Every loop releases the GIL.
 from __future__ import annotations
 
 import ctypes
+import functools
 from collections.abc import Callable
 from typing import Any, cast
 
@@ -49,8 +50,8 @@ _CONSTANTS = types.Array(types.float32, 1, "C", readonly=True)
 def _compiled(signature: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Compile now, for these types alone; keep the machine code on disk unless this user can write nowhere.
 
-    What may be written fits where it is only read. Left to find signatures by itself, Numba can go round in circles for
-    ever once a function has some that differ in nothing else.
+    Left to find signatures by itself, Numba can go round in circles for ever once a function has two that differ in
+    nothing but whether an array may be written.
     """
 
     def compile_(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -61,6 +62,26 @@ def _compiled(signature: Any) -> Callable[[Callable[..., Any]], Callable[..., An
         return cast("Callable[..., Any]", compiled)
 
     return compile_
+
+
+def _exactly(compiled: Any) -> Callable[..., int]:
+    """Call it with arrays of just the types that it is compiled for: all but the destination are only read."""
+
+    @functools.wraps(compiled.py_func)
+    def call(windows: Any, places: Any, file: Any, destination: Any, **constants: Any) -> int:
+        read = (_read_only(array) for array in constants.values())
+        return int(compiled(_read_only(windows), _read_only(places), _read_only(file), destination, *read))
+
+    vars(call)["py_func"] = compiled.py_func
+    return call
+
+
+def _read_only(array: NDArray[Any]) -> NDArray[Any]:
+    if not array.flags.writeable:
+        return array
+    view = array.view()
+    view.flags.writeable = False
+    return view
 
 
 @_compiled(types.int64(_ROWS, _ROWS))
@@ -126,6 +147,7 @@ def _decode_image(window: Any, place: Any, file: Any, scratch: Any, target: Any)
     return True
 
 
+@_exactly
 @_compiled(types.int64(_ROWS, _ROWS, _BYTES, _IMAGES))
 def decode_images(
     windows: NDArray[np.int64],
@@ -149,6 +171,7 @@ def decode_images(
     return -1
 
 
+@_exactly
 @_compiled(types.int64(_ROWS, _ROWS, _BYTES, _INPUTS, _CONSTANTS, _CONSTANTS))
 def decode_normalised_images(
     windows: NDArray[np.int64],
@@ -175,6 +198,7 @@ def decode_normalised_images(
     return -1
 
 
+@_exactly
 @_compiled(types.int64(_ROWS, _ROWS, _BYTES, _ARRAYS))
 def decode_arrays(
     windows: NDArray[np.int64],
