@@ -315,14 +315,15 @@ def _beside(path: Path) -> Iterator[Path]:
     unfinished = path.with_name(f".{path.name}.{os.getpid()}-{uuid.uuid4().hex[:8]}.unfinished")
     try:
         yield unfinished
-        _flush(unfinished)
+        flush(unfinished)
         unfinished.rename(path)
-        _flush(path.parent)
+        flush(path.parent)
     finally:
         unfinished.unlink(missing_ok=True)
 
 
-def _flush(path: Path) -> None:
+def flush(path: Path) -> None:
+    """Wait until what was written to a file, or renamed in a folder, is on the disk. Raises OSError."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -7,7 +7,6 @@ import errno
 import fcntl
 import hashlib
 import json
-import os
 import shutil
 from collections import Counter
 from collections.abc import Callable, Generator, Iterator
@@ -18,7 +17,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from workers.beton_file import is_prepared, manifest_path, read_manifest
+from workers.beton_file import flush, is_prepared, manifest_path, read_manifest
 from workers.preparation.errors import HostError, SourceError, writing_to
 from workers.preparation.images import Encoded, Encoding
 from workers.preparation.writing import page_bytes, write_images
@@ -125,7 +124,7 @@ def prepare_split(split: Split, folder: Path, progress: Progress = untold) -> Pr
         try:
             manifest = _write(split, part, progress)
             manifest_part.write_text(json.dumps(manifest, indent=1) + "\n")
-            _flush(manifest_part)
+            flush(manifest_part)
         except BaseException:
             for unfinished in (manifest_part, part):
                 unfinished.unlink(missing_ok=True)
@@ -141,7 +140,7 @@ def _commit(path: Path) -> None:
         manifest_path(path).unlink(missing_ok=True)  # of the beton that is replaced now
         part.rename(path)
     manifest_part.rename(manifest_path(path))
-    _flush(path.parent)
+    flush(path.parent)
 
 
 def _finish_or_remove(path: Path) -> None:
@@ -234,11 +233,3 @@ def _check_room(folder: Path, split: Split) -> None:
 def _parts(path: Path) -> tuple[Path, Path]:
     """Where the beton and its manifest are written."""
     return path.with_name(path.name + ".part"), path.with_name(path.name + ".json.part")
-
-
-def _flush(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
