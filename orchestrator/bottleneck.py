@@ -12,7 +12,7 @@ from orchestrator.calibration import Measurement, Rate, wants_gpu
 from search_spaces.runs import Run
 from search_spaces.spec import Recipe, SearchSpace
 
-SIDE_OVER_RESOLUTION, JPEG_SHARE = 400 / 224, 0.1
+SIDE_OVER_RESOLUTION = 400 / 224
 """Of the ImageNet file that ffcv-imagenet trains its ResNet18 from, the smaller of its two."""
 Slower = Literal["loader", "step"]
 
@@ -90,9 +90,11 @@ def _faster_loading(
         )
     if jpegs:
         side = 16 * round(SIDE_OVER_RESOLUTION * space.dataset.input_resolution / 16)
+        facts = space.dataset.described
+        gigabytes = 3 * side**2 * (facts.train_samples + facts.test_samples) / 1e9
         steps.append(
-            "store images smaller and fewer of them as JPEG, for a sweep of its own with --data OTHER: "
-            f"{prepare_command(space, 'OTHER')} --max-side {side} --jpeg-share {JPEG_SHARE}"
+            f"store images as pixels, which need no decoding and take up to {gigabytes:,.0f} GB (less with a smaller "
+            f"side), for a sweep of its own with --data OTHER: {prepare_command(space, 'OTHER')} --raw {side}"
         )
     return tuple(steps) or ("take a machine with more or faster CPUs: a worker has all of this one already",)
 

@@ -9,6 +9,8 @@ its memory does not grow with what is done: a pack that ended is forgotten.
   by its worker at once, unless the cause may pass.
 - Packs and workers come in lanes, one for each shape of worker (see search_spaces/shapes.py): a worker gets packs of
   its lane, and ends when there are none left, which makes room for workers of other shapes.
+- Near the end of a lane a worker gets only a share of a pack, so that the others have something too; the rest stays at
+  the front (see balance.py).
 - A worker that was not heard of for SILENT_SECONDS counts as dead. Should it live, what it still writes is of an
   earlier attempt than that of the worker that has the pack now.
 """
@@ -20,8 +22,9 @@ import itertools
 import time
 from collections import defaultdict, deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
+from orchestrator.balance import cut, fair_share
 from orchestrator.failures import Failure, death
 from search_spaces.packs import Pack
 from search_spaces.runs import Run
@@ -139,11 +142,17 @@ class _Worker:
     since: float
     heard: float
     current: Job | None = None
+    work: float = 0.0
+    """Of the current job."""
     unacknowledged: dict[str, Job] = field(default_factory=dict)
     """Jobs with runs whose ends are not durable yet, by pack id."""
     left: dict[str, set[str]] = field(default_factory=dict)
     """Their runs that have not ended, by pack id."""
     beat: Beat = field(default_factory=Beat)
+
+    @property
+    def work_left(self) -> float:
+        return self.work * (1 - self.beat.share_done) if self.current else 0.0
 
 
 @dataclass(order=True)
@@ -161,9 +170,10 @@ class Coordinator:
     Args:
         jobs: in the order wanted; all of one launch.
         first_attempt: number of the first attempt of this launch; later ones are handed out with the numbers after it.
-        work: expected seconds of a run, for the tally.
+        work: expected seconds of a run, for the tally and for the balance.
         resumable: runs that have a checkpoint, with their evaluations in the ledger.
         lane_of: the lane of a run; those of a pack share it.
+        planned: workers that a lane is to have; where more have come, these count.
         now: a monotonic clock.
     """
 
@@ -174,6 +184,7 @@ class Coordinator:
         work: Callable[[Run], float],
         resumable: Mapping[str, int] | None = None,
         lane_of: Callable[[Run], int] = lambda run: 0,
+        planned: Callable[[int], int] = lambda lane: 1,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
         resumable = resumable or {}
@@ -181,12 +192,12 @@ class Coordinator:
         def held(pack: Pack) -> dict[str, int]:
             return {run.run_id: resumable[run.run_id] for run in pack.runs if run.run_id in resumable}
 
-        self._lane_of = lane_of
+        self._work, self._lane_of, self._planned, self._now = work, lane_of, planned, now
         self._queues: defaultdict[int, deque[Job]] = defaultdict(deque)
+        self._queued_work: defaultdict[int, float] = defaultdict(float)
         for pack in packs:
-            self._queue(pack).append(Job(pack, first_attempt, bool(held(pack)), held(pack)))
+            self._put(Job(pack, first_attempt, bool(held(pack)), held(pack)))
         self._attempts = itertools.count(first_attempt + 1)
-        self._work, self._now = work, now
         self._workers: dict[int, _Worker] = {}
         self._suspended: list[_Suspended] = []
         self._numbers = itertools.count()
@@ -214,8 +225,9 @@ class Coordinator:
         self._release()
         if self._draining or self._trouble:
             return Orders()
-        if queue := self._queues[worker.facts.lane]:
-            job = queue.popleft()
+        if self._queues[worker.facts.lane]:
+            job = self._take(worker)
+            worker.work = self._work_of(job.pack)
             worker.current = worker.unacknowledged[job.pack.pack_id] = job
             worker.left[job.pack.pack_id] = {run.run_id for run in job.pack.runs}
             worker.beat = Beat()
@@ -332,11 +344,7 @@ class Coordinator:
             for worker in self._workers.values()
             if worker.current
         )
-        work = sum(
-            worker.beat.share_done * sum(map(self._work, worker.current.pack.runs))
-            for worker in self._workers.values()
-            if worker.current
-        )
+        work = sum(worker.beat.share_done * worker.work for worker in self._workers.values() if worker.current)
         tally = Tally(self._tally.done, self._tally.diverged, self._tally.failed, self._tally.work + work)
         waiting = sum(len(job.pack.runs) for queue in self._queues.values() for job in queue)
         waiting += sum(len(each.job.pack.runs) for each in self._suspended)
@@ -355,8 +363,32 @@ class Coordinator:
 
     # -- inside ------------------------------------------------------------------------------------------------------
 
-    def _queue(self, pack: Pack) -> deque[Job]:
-        return self._queues[self._lane_of(pack.runs[0])]
+    def _put(self, job: Job, *, front: bool = False) -> None:
+        """Queue a job in its lane."""
+        lane = self._lane_of(job.pack.runs[0])
+        queue = self._queues[lane]
+        queue.appendleft(job) if front else queue.append(job)
+        self._queued_work[lane] += self._work_of(job.pack)
+
+    def _take(self, worker: _Worker) -> Job:
+        """The next job for a worker whose lane has one, cut where other workers of the lane would go without.
+
+        Both parts are of one attempt: no run is in both, and none of them has been handed out in it.
+        """
+        lane = worker.facts.lane
+        queued = self._queued_work[lane]
+        job = self._queues[lane].popleft()
+        self._queued_work[lane] = queued - self._work_of(job.pack) if self._queues[lane] else 0.0
+        here = [each for each in self._workers.values() if each.facts.lane == lane]
+        busy = [each.work_left for each in here if each.current and each is not worker]
+        share = fair_share(queued, busy, max(self._planned(lane), len(here)))
+        given, rest = cut(job.pack, share, self._work)
+        if rest:
+            self._put(_part(job, rest), front=True)
+        return _part(job, given) if rest else job
+
+    def _work_of(self, pack: Pack) -> float:
+        return sum(map(self._work, pack.runs))
 
     def _heard(self, slot: int, process: int) -> _Worker | None:
         """The worker in that slot, if the call is of the process that holds it now."""
@@ -437,9 +469,7 @@ class Coordinator:
 
     def _again(self, pack: Pack, *, front: bool) -> None:
         """Hand a pack out once more, as a new attempt."""
-        job = Job(pack, next(self._attempts), may_resume=True)
-        queue = self._queue(pack)
-        queue.appendleft(job) if front else queue.append(job)
+        self._put(Job(pack, next(self._attempts), may_resume=True), front=front)
 
     def _nothing_left(self, besides: int | None = None, lane: int | None = None) -> bool:
         """Whether nothing is to come any more, in one lane or in all."""
@@ -457,3 +487,9 @@ class Coordinator:
         if self._draining or self._trouble:
             return not any(worker.current or worker.unacknowledged for worker in self._workers.values())
         return self._nothing_left()
+
+
+def _part(job: Job, pack: Pack) -> Job:
+    """Some of a job's runs, as if they had been a job all along."""
+    held = {run.run_id: job.held[run.run_id] for run in pack.runs if run.run_id in job.held}
+    return replace(job, pack=pack, held=held)

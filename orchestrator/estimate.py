@@ -4,7 +4,7 @@ device, else from published ones."""
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from orchestrator.arithmetic import guess_seconds
 from orchestrator.measured import MeasuredSpeeds
@@ -29,6 +29,8 @@ class Estimate:
     """The same from arithmetic alone: the unit in which workers report their progress."""
     gpu_seconds: float
     """Seconds of whole GPUs that the slots hold meanwhile; 0 without GPUs."""
+    of_run: Callable[[Run], float] = field(default=lambda run: 0.0, compare=False, repr=False)
+    """Seconds of one of the runs, in its pack."""
 
     @property
     def wall_seconds(self) -> float:
@@ -69,7 +71,14 @@ def estimate(
         by = f"speeds {basis}" if speeds and missing else "arithmetic"
         basis = f"{len(finished)} finished runs of this sweep, scaled by {by}"
     gpu_seconds = sum(seconds * shape.total_gpus for seconds, shape in zip(expected, shapes, strict=True))
-    return Estimate(scale * sum(expected), slots, basis, sum(unscaled), scale * gpu_seconds)
+    return Estimate(
+        scale * sum(expected),
+        slots,
+        basis,
+        sum(unscaled),
+        scale * gpu_seconds,
+        of_run=lambda run: scale * seconds_of(run, shape_for(run, resources)),
+    )
 
 
 def guess_in_shape(run: Run, shape: Shape) -> float:

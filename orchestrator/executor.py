@@ -202,7 +202,7 @@ class Execution:
 
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         actor = ray.remote(num_cpus=0, max_concurrency=1, scheduling_strategy=here)(Coordinator)
-        self._coordinator = actor.remote(list(packs), first_attempt, work, dict(resumable), lanes.number)
+        self._coordinator = actor.remote(list(packs), first_attempt, work, dict(resumable), lanes.number, lanes.slots)
         self._settings, self._lanes = settings, lanes.lanes
         used = dict.fromkeys(lanes.number(pack.runs[0]) for pack in packs)  # in the order in which they are wanted
         spare = SPARE_SLOTS if elastic else 1

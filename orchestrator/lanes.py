@@ -45,8 +45,12 @@ class Lanes:
     def lane(self, run: Run) -> Lane:
         return self.lanes[self.number(run)]
 
+    def slots(self, number: int) -> int:
+        """Workers of a lane that run side by side."""
+        return self.lanes[number].slots
+
     def seconds(self, run: Run) -> float:
-        """Seconds of a run by arithmetic: the unit in which progress is told."""
+        """Seconds of a run by arithmetic: the unit in which progress is told, and packs are shared out."""
         return guess_in_shape(run, self.lane(run).shape)
 
     @property

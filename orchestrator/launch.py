@@ -28,7 +28,7 @@ from orchestrator.stops import Stops
 from orchestrator.storage import Storage
 from orchestrator.worker import WorkerSettings
 from search_spaces.order import order_packs
-from search_spaces.packs import Pack
+from search_spaces.packs import Pack, group_packs
 from search_spaces.runs import Run, expand
 from search_spaces.selectors import Selector, check_selectors
 from search_spaces.spec import FlowRecipe, SearchSpace
@@ -232,6 +232,8 @@ def _run(plan: Plan, options: LaunchOptions, stops: Stops, hardware: Hardware, o
             storage=ledger.storage,
             data_folder=options.data_folder.absolute(),
             launch=number,
+            engine=space.resources.engine,
+            usual_pack=max(len(pack.runs) for pack in group_packs(plan.runs, space.packing)),
             compile=space.resources.compile,
             checkpoint_seconds=space.resources.checkpoint_seconds,
             trainer=options.trainer,

@@ -56,6 +56,7 @@ ENDS = pa.schema(
         _field("gpu_seconds", pa.float64(), "seconds x GPUs (or share of one) that the worker held", "s"),
         _field("images", pa.int64(), "samples trained on"),
         _field("pack_size", pa.int32()),
+        _field("engine", pa.string(), "how its network was trained, sequential or fused; null where there was none"),
         _field("device", pa.string()),
         _field("node", pa.string(), "host name of the worker"),
         _field("error", pa.string(), "last lines of a failed run"),

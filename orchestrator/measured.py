@@ -8,11 +8,11 @@ from dataclasses import dataclass, field
 
 from orchestrator.arithmetic import width_cost
 from orchestrator.calibration import Calibration, Conditions, Measurement, threads_in, wants_gpu
-from orchestrator.device_names import cpu_name, gpu_names
 from search_spaces.memory import evaluated_samples, trained_samples
 from search_spaces.runs import Run
 from search_spaces.shapes import Shape
 from search_spaces.spec import FlowRecipe, Resources
+from workers.device_names import cpu_name, gpu_names
 
 
 @dataclass(frozen=True)

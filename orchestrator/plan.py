@@ -47,6 +47,10 @@ class Plan:
         """Runs of this space with one of `statuses`; "new" are those that have not ended."""
         return sum(self.statuses.get(run.run_id, "new") in statuses for run in self.runs)
 
+    def seconds(self, pack: Pack) -> float:
+        """Estimated seconds of one of `packs`, of one worker."""
+        return sum(map(self.estimate.of_run, pack.runs))
+
     @property
     def is_complete(self) -> bool:
         return self.count("done", "diverged") == len(self.runs)

@@ -64,20 +64,31 @@ def origin_of(ledger: Ledger, run_id: str) -> Origin:
         "data": f"{run.dataset.name} {run.dataset.described.version}",
         **{
             name: end.get(name)
-            for name in ("subset_hash", "mask_hash", "noise_rate_realised", "evaluations", "pack_size", "reused_from")
+            for name in (
+                "subset_hash",
+                "mask_hash",
+                "noise_rate_realised",
+                "evaluations",
+                "pack_size",
+                "engine",
+                "reused_from",
+            )
         },
         **{name: end.get(name) for name in ("attempt", "device", "node", "seconds")},
         "trained with": end.get("versions"),
         "here": versions(),
     }
-    return Origin(run, only_run(space, run), _command(ledger, space, run), facts)
+    engine = end.get("engine")
+    return Origin(run, only_run(space, run, engine), _command(ledger, space, run, engine), facts)
 
 
-def only_run(space: SearchSpace, run: Run) -> SearchSpace:
-    """The space that holds this run alone."""
+def only_run(space: SearchSpace, run: Run, engine: str | None) -> SearchSpace:
+    """The space that holds this run alone, to be trained by the engine that trained it."""
     content = space.model_dump(mode="json")
     content |= {"widths": [run.width], "samples": [run.samples], "ratios": None, "seeds": [run.seed]}
     content["noise"]["rates"] = [run.noise.rate]
+    if engine:
+        content["resources"]["engine"] = engine
     return SearchSpace.model_validate(content)
 
 
@@ -107,13 +118,15 @@ def _rows(ledger: Ledger, run_id: str) -> pl.DataFrame:
     return rows.collect().sort("evaluation")
 
 
-def _command(ledger: Ledger, space: SearchSpace, run: Run) -> str:
+def _command(ledger: Ledger, space: SearchSpace, run: Run, engine: str | None) -> str:
     local = ledger.storage.local_path(paths.SPACE)
     where = str(local) if local else ledger.storage.location(paths.SPACE)
     overrides = {"widths": f"[{run.width}]", "samples": f"[{run.samples}]", "noise.rates": f"[{run.noise.rate!r}]"}
     if space.ratios is not None:
         overrides["ratios"] = "null"
     overrides["seeds"] = f"[{run.seed}]"
+    if engine:
+        overrides["resources.engine"] = engine
     sets = [part for key, value in overrides.items() for part in ("--set", f"{key}={value}")]
     return shlex.join(["bo-sweep", "launch", _relative(where), *sets, "--name", f"run-{run.run_id}"])
 

@@ -12,6 +12,7 @@ from orchestrator.analysis import Diagram
 from orchestrator.console import LOG, RESULTS, duration
 from orchestrator.plan import Plan
 from search_spaces.memory import run_bytes
+from search_spaces.packs import Pack
 from search_spaces.shapes import why_several
 
 STATUSES = ("new", "done", "diverged", "failed")
@@ -23,7 +24,7 @@ def plan_document(plan: Plan) -> dict[str, Any]:
         "space": plan.space.name,
         "runs": {"total": len(plan.runs)} | {status: plan.count(status) for status in STATUSES},
         "to_train": sum(len(pack.runs) for pack in plan.packs),
-        "packs": [{"pack_id": pack.pack_id, "run_ids": [run.run_id for run in pack.runs]} for pack in plan.packs],
+        "packs": [_pack_document(plan, pack) for pack in plan.packs],
         "cells": plan.cells(),
         "shapes": [
             {"width": width, "samples": samples} | asdict(plan.lanes.lanes[number].shape)
@@ -37,6 +38,54 @@ def plan_document(plan: Plan) -> dict[str, Any]:
             "basis": plan.estimate.basis,
         },
     }
+
+
+def _pack_document(plan: Plan, pack: Pack) -> dict[str, Any]:
+    """A pack as JSON; they come in the order of launch."""
+    run = pack.runs[0]
+    return {
+        "pack_id": pack.pack_id,
+        "run_ids": [run.run_id for run in pack.runs],
+        "width": run.width,
+        "parameters": run.parameters,
+        "samples": run.samples,
+        "ratio": run.ratio,
+        "seeds": _seeds(pack),
+        "noise_rates": _rates(pack),
+        "seconds": plan.seconds(pack),
+    }
+
+
+def _seeds(pack: Pack) -> list[int]:
+    return list(dict.fromkeys(run.seed for run in pack.runs))
+
+
+def _rates(pack: Pack) -> list[float]:
+    return list(dict.fromkeys(run.noise.rate for run in pack.runs))
+
+
+def print_packs(plan: Plan) -> None:
+    """The packs that are left to do, in the order of launch."""
+    if not plan.packs:
+        return
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for name in ("pack", "runs", "width", "n", "p/n", "seeds", "noise", "time"):
+        table.add_column(name, justify="left" if name in ("pack", "noise") else "right", no_wrap=True)
+    for pack in plan.packs:
+        run = pack.runs[0]
+        table.add_row(
+            pack.pack_id,
+            f"{len(pack.runs)}",
+            f"{run.width:,}",
+            f"{run.samples:,}",
+            f"{run.ratio:.4g}",
+            " ".join(map(str, _seeds(pack))),
+            " ".join(f"{rate:g}" for rate in _rates(pack)),
+            duration(plan.seconds(pack)),
+        )
+    RESULTS.print()
+    RESULTS.print(table)
+    RESULTS.print("In the order of launch, time of one worker. The last ones are cut where workers would idle.")
 
 
 def print_plan(plan: Plan) -> None:

@@ -127,22 +127,24 @@ def _check_coverage(snapshot: Snapshot, runs: list[Run], found: Verification) ->
 
 
 def _check_hashes(snapshot: Snapshot, runs: list[Run], found: Verification) -> None:
-    """Runs that share data and seed share the subset, and those that share the noise too share the mask."""
+    """Runs of one data stream share the subset, and those that share the seed and the noise too share the mask."""
     facts = pl.DataFrame(
         {
             "run_id": [run.run_id for run in runs],
-            "subset": [f"{run.dataset.name} n={run.samples} seed={run.seed}" for run in runs],
-            "noise": [f"{run.noise.model} {run.noise.rate}" for run in runs],
+            "subset": [f"{run.dataset.name} n={run.samples} seed={run.stream_seed}" for run in runs],
+            "mask": [
+                f"{run.dataset.name} n={run.samples} seed={run.seed}, {run.noise.model} {run.noise.rate}"
+                for run in runs
+            ],
         },
-        schema={"run_id": pl.String, "subset": pl.String, "noise": pl.String},
+        schema={"run_id": pl.String, "subset": pl.String, "mask": pl.String},
     )
     ends = snapshot.ends.filter(pl.col("status").is_in(CLAIMING)).join(facts, on="run_id")
-    for column, keys in (("subset_hash", ["subset"]), ("mask_hash", ["subset", "noise"])):
-        groups = ends.group_by(keys).agg(pl.col(column).n_unique().alias("kinds"), pl.col("run_id"))
-        for row in groups.filter(pl.col("kinds") > 1).sort(keys).iter_rows(named=True):
-            what = ", ".join(row[key] for key in keys)
+    for column, what in (("subset_hash", "subset"), ("mask_hash", "mask")):
+        groups = ends.group_by(what).agg(pl.col(column).n_unique().alias("kinds"), pl.col("run_id"))
+        for row in groups.filter(pl.col("kinds") > 1).sort(what).iter_rows(named=True):
             found.problems.append(
-                f"{column} differs between runs of {what}: they did not see the same data ({_some(row['run_id'])})"
+                f"{column} differs between runs of {row[what]}: they did not see the same data ({_some(row['run_id'])})"
             )
 
 

@@ -18,7 +18,7 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from orchestrator import paths
 from orchestrator.coordinator import Beat, Job, Orders
@@ -50,6 +50,8 @@ class WorkerSettings:
         data_folder: where betons are on the worker.
         launch: number of the launch.
         gpus, threads: what each of its processes has.
+        engine: that trains the networks of a pack, "auto" for the faster one.
+        usual_pack: runs that the packs of the sweep have, where nothing cuts them.
         compile: whether networks go through torch.compile.
         checkpoint_seconds: how often runs in training are saved.
         trainer: "module:function" with the signature of workers.train.train_pack.
@@ -60,6 +62,8 @@ class WorkerSettings:
     launch: int
     gpus: float = 0.0
     threads: int = 1
+    engine: Literal["auto", "sequential", "fused"] = "auto"
+    usual_pack: int = 1
     compile: bool = False
     checkpoint_seconds: float = 60.0
     trainer: str = "workers.train:train_pack"
@@ -74,7 +78,13 @@ class WorkerSettings:
         """How packs are trained in a process of `group`; on GPUs its CPUs decode images."""
         from workers.placement import Placement
 
-        return Placement(group=group, decode_threads=self.threads if self.gpus else 1, compile=self.compile)
+        return Placement(
+            group=group,
+            decode_threads=self.threads if self.gpus else 1,
+            compile=self.compile,
+            engine=None if self.engine == "auto" else self.engine,
+            usual_pack=self.usual_pack,
+        )
 
     def device(self) -> torch.device:
         """The device of this process, with its CPU threads set."""
@@ -197,10 +207,10 @@ class Worker:
 
     def _train(self, job: Job) -> bool:
         """Train all runs of a job; returns whether it was stopped, with all that was reached saved."""
-        from workers.checkpoint import group_by_step
+        from workers.checkpoint import group_by_progress
 
         checkpoints = self._checkpoints(job) if job.may_resume else {}
-        for runs, resume in group_by_step(job.pack.runs, checkpoints):
+        for runs, resume in group_by_progress(job.pack.runs, checkpoints):
             self.current = Current(runs, job.attempt)
             self._log("resumed" if resume else "started", f"in a pack of {len(runs)} on {self.device_name}")
             self.saver.restart()

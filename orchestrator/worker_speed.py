@@ -17,7 +17,7 @@ from orchestrator.calibration import (
     read_calibration,
     wants_gpu,
 )
-from orchestrator.device_names import cpu_name
+from workers.device_names import cpu_name
 from orchestrator.lanes import lanes_for
 from orchestrator.slots import local_hardware
 from orchestrator.storage import open_storage

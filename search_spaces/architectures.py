@@ -147,6 +147,15 @@ def count_activations(architecture: str, width: int, *, classes: int, channels: 
     return sum(layer.activations for layer in table)
 
 
+def final_resolution(architecture: str, resolution: int) -> int:
+    """Height and width of the last feature maps of a ResNet, in pixels, on inputs of this height and width."""
+    shape = shape_of(architecture)
+    assert isinstance(shape, ResNetShape)
+    for _ in range(len(shape.depths) - 1 + (2 if shape.stem == "imagenet" else 0)):
+        resolution = _halved(resolution)
+    return resolution
+
+
 def width_for(architecture: str, target_parameters: float, *, classes: int, channels: int) -> int:
     """The width whose parameter count is nearest to `target_parameters` in ratio (counts grow with width)."""
 

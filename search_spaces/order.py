@@ -27,7 +27,7 @@ def order_packs(
     """Sort `packs`: what is `first`, by priority, by seed, coarse before fine, and the longest of these first.
 
     A pack goes by the most urgent of its runs: they train together, so a selector of noise rates alone brings the
-    other rates of its packs along.
+    other rates of its packs along, and the first of several seeds in a pack the others.
 
     Args:
         packs: what is left to do of `runs`; their order does not matter.

@@ -13,7 +13,7 @@ from search_spaces.spec import FlowRecipe
 
 @dataclass(frozen=True, slots=True)
 class Pack:
-    """Runs that see the same batches: all the same but for the noise on their labels."""
+    """Runs that see the same batches: they differ in the noise on their labels and, with a shared stream, in seed."""
 
     runs: tuple[Run, ...]
 
@@ -36,7 +36,7 @@ def group_packs(
     """
     streams: dict[tuple[object, ...], list[Run]] = {}
     for run in runs:
-        key = (run.dataset, run.samples, run.architecture, run.width, run.seed, run.recipe, run.evaluation)
+        key = (run.dataset, run.samples, run.architecture, run.width, run.stream_seed, run.recipe, run.evaluation)
         streams.setdefault(key, []).append(run)
     packs = []
     for members in streams.values():

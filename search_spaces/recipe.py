@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -50,6 +50,13 @@ class Recipe(Frozen):
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     """Of autocast; fp16 scales the loss so that small gradients survive."""
     early_stop: EarlyStop | None = None
+    shared_stream: bool = False
+    """All seeds train on the same subset, in the same order, with the same augmentation; they then differ in their
+    initialisation and label noise only, and pack together. Not for estimating the variance over data order."""
+
+    def identity(self) -> dict[str, Any]:
+        """What can change a result. Runs from before there was `shared_stream` keep their ids."""
+        return self.model_dump(mode="json", exclude=None if self.shared_stream else {"shared_stream"})
 
     @property
     def scaled_learning_rate(self) -> float:
@@ -78,6 +85,10 @@ class FlowRecipe(Frozen):
     optimizer: Literal["gradient-flow"]
     first_time: float = Field(default=1e-3, gt=0)
     last_time: float = Field(default=1e3, gt=0)
+
+    def identity(self) -> dict[str, Any]:
+        """What can change a result."""
+        return self.model_dump(mode="json")
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:

@@ -23,6 +23,9 @@ class Resources(Frozen):
     """With gpus_per_worker "auto": a run that takes longer on one GPU gets several."""
     most_gpus_per_run: int = Field(default=8, ge=1)
     """With gpus_per_worker "auto": no run gets more."""
+    engine: Literal["auto", "sequential", "fused"] = "auto"
+    """How the networks of a pack are trained: one after another, several as one network of grouped convolutions, or as
+    is faster, which is measured. The two differ by rounding; each gives the same in packs of any size."""
     compile: bool = False
     """Whether networks go through torch.compile: minutes at the start of each width, then faster steps on GPUs."""
     checkpoint_seconds: float = Field(default=60, gt=0)

@@ -13,6 +13,8 @@ from search_spaces.spec import DatasetChoice, Evaluation, FlowRecipe, Noise, Rec
 
 IDENTITY_VERSION = 2
 """Raise it when training itself changes, so that old results are not mistaken for new ones."""
+SHARED_STREAM_SEED = 0
+"""Of the one data stream that all seeds see with `recipe.shared_stream`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +43,11 @@ class Run:
         """The point of the grid that this run is a seed of: noise rate, width, samples."""
         return (self.noise.rate, self.width, self.samples)
 
+    @property
+    def stream_seed(self) -> int:
+        """Keys the subset, the order of the samples and their augmentation: the run's own, or one for all seeds."""
+        return SHARED_STREAM_SEED if isinstance(self.recipe, Recipe) and self.recipe.shared_stream else self.seed
+
 
 class RatioError(ValueError):
     """A wanted p/n that no width or sample count realises closely enough."""
@@ -59,7 +66,7 @@ def expand(space: SearchSpace) -> list[Run]:
         "identity": IDENTITY_VERSION,
         "dataset": {**space.dataset.model_dump(mode="json"), "version": space.dataset.described.version},
         "architecture": space.architecture,
-        "recipe": space.recipe.model_dump(mode="json"),
+        "recipe": space.recipe.identity(),
         "evaluation": space.evaluation.model_dump(mode="json"),
     }
     parts = {key: canonical_json(value) for key, value in shared.items()}  # once, not once a run

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from benchmarks import loading
-from benchmarks.loading import Epoch, beton, figures
+from benchmarks.loading import beton, figures
 from benchmarks.measuring.contestants import contestants
+from benchmarks.measuring.epochs import Epoch
 from benchmarks.measuring.feeds import View, open_data_loader, open_ours
 from benchmarks.measuring.photos import Photos, photo, write_photos
 from tests.bare_ffcv import read_all, read_bare

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from orchestrator import device_names, measured
+from orchestrator import measured
 from orchestrator.bottleneck import judge
 from orchestrator.calibration import (
     FILE_NAME,
@@ -36,6 +36,7 @@ from search_spaces.memory import evaluated_samples, trained_samples
 from search_spaces.runs import Run, expand
 from search_spaces.shapes import Shape
 from search_spaces.spec import SearchSpace
+from workers import device_names
 
 H100 = "NVIDIA H100 80GB HBM3"
 ONE = Shape(processes=1, cpus=12, gpus=1)
@@ -366,7 +367,7 @@ class Case:
             1000,
             2000,
             "loader",
-            ("--max-side 400 --jpeg-share 0.1", "prepare imagenet --source SOURCE --out OTHER"),
+            ("prepare imagenet --source SOURCE --out OTHER --raw 400", "up to 639 GB"),
             jpegs=True,
         ),
         Case(1000, 2000, "loader", ("packing=auto",), overrides=("packing=off",)),

@@ -18,21 +18,23 @@ from hypothesis import strategies as st
 
 from search_spaces.catalog import load_space
 from search_spaces.runs import Run, expand
-from workers.batches import MicroBatch
+from tests.poison import poison
 from workers.checkpoint import (
     HEADER,
     SEAL_BYTES,
     VERSION,
     Checkpoint,
     CheckpointError,
+    Engine,
     Spent,
     dump_checkpoint,
-    group_by_step,
+    group_by_progress,
     load_checkpoint,
 )
 from workers.data import ImageData
-from workers.member import Member, RunEnd
+from workers.member import RunEnd
 from workers.schema import TIMING_COLUMNS
+from workers.stack import Stack
 from workers.train import train_pack
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -79,7 +81,7 @@ class History:
     def train(self, runs: Sequence[Run], folder: Path, *, until: int = STEPS) -> None:
         """Go on with these runs, wherever they are, to step `until`."""
         loaded = {run.run_id: load_checkpoint(self.saved[run.run_id], run) for run in runs if run.run_id in self.saved}
-        for part, resume in group_by_step(runs, loaded):
+        for part, resume in group_by_progress(runs, loaded):
             pause = Pause(at=until, step=next((checkpoint.step for checkpoint in resume.values()), 0))
             training = train_pack(part, folder, CPU, resume=resume, pause=pause)
             for progress in training:
@@ -232,15 +234,7 @@ def test_a_diverged_member_is_not_saved_and_counts_its_evaluations(
     data_folder: Path, monkeypatch: pytest.MonkeyPatch, plain: dict[str, History]
 ) -> None:
     runs = runs_of(*RECIPES["sgd"])
-    plain_step = Member.accumulate
-
-    def poisoned(self: Member, batch: MicroBatch) -> None:
-        if self.run.noise.rate == 0.2 and self.step == 2:
-            with torch.no_grad():
-                next(self.model.parameters()).fill_(math.nan)
-        plain_step(self, batch)
-
-    monkeypatch.setattr(Member, "accumulate", poisoned)
+    poison(monkeypatch, lambda run, step: run.noise.rate == 0.2 and step == 2)
     history = History()
     history.train(runs, data_folder, until=3)
     assert set(history.saved) == {run.run_id for run in runs}  # broken already, but nobody has looked
@@ -289,7 +283,7 @@ def test_leaving_early_ends_every_thread(data_folder: Path, monkeypatch: pytest.
     training.close()  # type: ignore[attr-defined]
     assert set(threading.enumerate()) == before
 
-    monkeypatch.setattr(Member, "accumulate", lambda *_: 1 / 0)
+    monkeypatch.setattr(Stack, "accumulate", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError) as kept:
         next(train_pack(runs, data_folder, CPU))
     assert kept.traceback, "whoever keeps the error keeps the frames of the loop"
@@ -311,28 +305,30 @@ def test_the_rest_of_an_epoch_has_the_batches_of_the_whole_epoch(data_folder: Pa
 # -- grouping ---------------------------------------------------------------------------------------------------------
 
 
-def checkpoint_at(step: int, run: Run) -> Checkpoint:
-    return Checkpoint(run.run_id, step, 48 * step, 1, 0.5, 2, [], Spent(1, 2, 3), {"a": torch.ones(2)}, {}, {})
+def checkpoint_at(step: int, run: Run, engine: Engine = "sequential") -> Checkpoint:
+    model = {"a": torch.ones(2)}
+    return Checkpoint(run.run_id, step, 48 * step, 1, 0.5, 2, [], Spent(1, 2, 3), model, {}, {}, engine)
 
 
-def test_runs_are_grouped_by_step_in_their_order() -> None:
-    runs = runs_of("noise.rates=[0, 0.1, 0.2, 0.3, 0.4]")
-    checkpoints = {run.run_id: checkpoint_at(step, run) for run, step in zip(runs[1:], (7, 3, 7, 3), strict=True)}
-    parts = group_by_step(runs, checkpoints)
-    assert [part for part, _ in parts] == [(runs[0],), (runs[1], runs[3]), (runs[2], runs[4])]
+def test_runs_are_grouped_by_step_and_engine_in_their_order() -> None:
+    runs = runs_of("noise.rates=[0, 0.1, 0.2, 0.3, 0.4, 0.5]")
+    checkpoints = {run.run_id: checkpoint_at(step, run) for run, step in zip(runs[1:], (7, 3, 7, 3, 3), strict=True)}
+    checkpoints[runs[5].run_id] = checkpoint_at(3, runs[5], "fused")
+    parts = group_by_progress(runs, checkpoints)
+    assert [part for part, _ in parts] == [(runs[0],), (runs[1], runs[3]), (runs[2], runs[4]), (runs[5],)]
     assert [list(found) for _, found in parts] == [
         [run.run_id for run in part if part[0] != runs[0]] for part, _ in parts
     ]
-    assert group_by_step(runs, {}) == [(tuple(runs), {})]
-    assert group_by_step(runs[:1], checkpoints) == [((runs[0],), {})]
-    assert group_by_step([], checkpoints) == []
+    assert group_by_progress(runs, {}) == [(tuple(runs), {})]
+    assert group_by_progress(runs[:1], checkpoints) == [((runs[0],), {})]
+    assert group_by_progress([], checkpoints) == []
 
 
 @pytest.mark.parametrize("steps", [(4, 5, 5), (4, 4, None)])
 def test_runs_at_different_steps_are_refused(steps: tuple[int | None, ...], data_folder: Path) -> None:
     runs = runs_of()
     resume = {run.run_id: checkpoint_at(step, run) for run, step in zip(runs, steps, strict=True) if step}
-    expected = r"\[4, 5\]" if None not in steps else r"\[4, 0\]"
+    expected = "sequential 4, sequential 5" if None not in steps else "sequential 4, 0"
     with pytest.raises(ValueError, match=expected):
         next(train_pack(runs, data_folder, CPU, resume=resume))
 

@@ -75,6 +75,35 @@ def test_the_plan_for_people_names_p_n_and_ratio(tmp_path: Path) -> None:
         assert part in output
 
 
+def test_the_packs_of_a_plan_stand_in_the_order_of_launch(tmp_path: Path) -> None:
+    arguments = ["plan", "digits-grid", "--storage", str(tmp_path), "--cells", "width=12", "--packs"]
+    document = json.loads(run(*arguments, "--json").stdout)
+    packs = document["packs"]
+    assert [pack["width"] for pack in packs[:4]] == [12, 12, 12, 32]
+    assert packs[0].keys() == {
+        *("pack_id", "run_ids", "width", "parameters", "samples", "ratio", "seeds", "noise_rates", "seconds")
+    }
+    assert (packs[0]["parameters"], packs[0]["samples"], packs[0]["ratio"]) == (11_230, 500, 22.46)
+    assert [pack["seeds"] for pack in packs[:4]] == [[0], [1], [2], [0]]
+    assert packs[0]["noise_rates"] == [0.0, 0.2, 0.4]
+    assert [len(pack["run_ids"]) for pack in packs] == [3] * 21
+    assert sum(pack["seconds"] for pack in packs) == pytest.approx(document["estimate"]["slot_seconds"])
+    lines = run(*arguments).stdout.splitlines()
+    header = next(number for number, line in enumerate(lines) if line.startswith("pack "))
+    assert lines[header].split() == ["pack", "runs", "width", "n", "p/n", "seeds", "noise", "time"]
+    assert [line.split()[0] for line in lines[header + 1 : header + 22]] == [pack["pack_id"] for pack in packs]
+    assert lines[header + 1].split()[1:9] == ["3", "12", "500", "22.46", "0", "0", "0.2", "0.4"]
+
+
+def test_a_complete_plan_has_no_packs_to_list(tmp_path: Path) -> None:
+    space = load_space("digits-grid")
+    ledger = Ledger(tmp_path / "digits-grid")
+    ledger.write_manifest(Manifest("digits-grid", space, 1, "2026-01-01"))
+    settle(ledger, *expand(space))
+    output = run("plan", "digits-grid", "--storage", tmp_path, "--packs").stdout
+    assert output.rstrip().endswith("Nothing to train.")
+
+
 @pytest.mark.parametrize(
     ("arguments", "exit_code", "parts"),
     [

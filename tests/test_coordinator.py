@@ -84,7 +84,7 @@ def test_every_pack_is_handed_out_once_and_then_it_is_over(clock: Clock) -> None
 
 
 def test_an_idle_worker_waits_while_another_one_may_still_fail(clock: Clock) -> None:
-    boss = coordinator(clock, PACKS[:1])
+    boss = coordinator(clock, [Pack((RUNS[0],))])
     join(boss, 0)
     join(boss, 1)
     runs = take(boss, 0)

@@ -127,16 +127,17 @@ def test_a_batch_that_processes_cannot_share_is_refused(data_folder: Path) -> No
 def test_the_same_micro_batches_give_the_gradient_of_the_batch(data_folder: Path) -> None:
     """With batch norm left out of the picture (evaluation mode), accumulation is exact up to rounding."""
     from workers.member import Member
+    from workers.stack import Stack
 
     gradients = []
     for micro in (None, 7):
         (run,) = runs_of(f"recipe.micro_batch={micro or 'null'}", "recipe.batch_size=28", "noise.rates=0.4")
         data = ImageData(run, data_folder, CPU)
-        member = Member(run, data.recipe, data.given(run), CPU, Placement())
-        member.model.eval()
+        stack = Stack([Member(run, data.given(run))], "sequential", CPU, Placement())
+        stack.model.eval()
         for batch in data.epoch(0):
-            member.accumulate(batch)
+            stack.accumulate(batch)
             if batch.ends_step:
                 break
-        gradients.append(np.concatenate([p.grad.flatten().numpy() for p in member.model.parameters()]))  # type: ignore[union-attr]
+        gradients.append(np.concatenate([p.grad.flatten().numpy() for p in stack.model.parameters()]))  # type: ignore[union-attr]
     np.testing.assert_allclose(gradients[0], gradients[1], rtol=1e-4, atol=1e-6)

@@ -89,7 +89,7 @@ def test_the_table_holds_every_evaluation_of_every_run_with_its_provenance(undis
     assert frame["mask_hash"].null_count() == 0
     assert frame.group_by("seed").agg(pl.col("subset_hash").n_unique())["subset_hash"].to_list() == [1, 1]
     ends = Ledger(undisturbed / "digits-grid").ends()
-    assert ends["pack_size"].unique().to_list() == [2]
+    assert ends["pack_size"].max() == 2  # the last packs are cut where a worker would idle
     assert "torch" in ends["versions"][0]
     assert (ends["seconds"] > 0).all()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -24,6 +25,7 @@ from tests.image_sources import image_file, pixels, tiny_cifar, tiny_imagenet
 from workers.beton_file import manifest_path, read_beton
 from workers.preparation import split
 from workers.preparation.cifar import CIFAR_ARCHIVES
+from workers.preparation.images import Encoding
 from workers.preparation.verify import verify_beton
 
 
@@ -91,6 +93,41 @@ def test_a_folder_prints_what_a_search_space_needs(photos: Path, tmp_path: Path)
     assert document["class_names"] == ["cats", "dogs"]
 
 
+def test_raw_stores_small_images_as_pixels_alone_and_tells_before_how_much_that_takes(
+    photos: Path, tmp_path: Path
+) -> None:
+    """It is short for two other options: the same bytes."""
+    arguments = ["folder", "--source", photos, "--name", "pets", "--workers", 1, "--json"]
+    short = run(*arguments, "--out", tmp_path / "short", "--raw", 16)
+    assert short.exit_code == 0, short.output
+    assert "20 images as pixels, of at most 16 x 16, take up to 0.0 GB; " in short.stderr
+    long = run(*arguments, "--out", tmp_path / "long", "--max-side", 16, "--jpeg-share", 0)
+    first, second = (json.loads(result.stdout)["betons"] for result in (short, long))
+    assert [beton["sha256"] for beton in first] == [beton["sha256"] for beton in second]
+    assert first[0]["settings"] == {"max_side": 16, "jpeg_share": 0.0, "quality": 90, "turn_upright": True}
+    places = read_beton(tmp_path / "short" / "pets" / "train.beton").places
+    assert not places[:, 4].any()
+    assert places[:, 1].max() <= Encoding(16).most_bytes(1) == 768
+    assert "as pixels" not in run(*arguments, "--out", tmp_path / "jpegs").stderr
+
+
+def test_raw_of_imagenet_counts_both_splits(imagenet: Path) -> None:
+    result = run("imagenet", "--source", imagenet, "--out", imagenet / "data", "--raw", 32, "--workers", 1)
+    assert result.exit_code == 0, result.output
+    facts = DATASETS["imagenet"]
+    assert f"{facts.train_samples + facts.test_samples} images as pixels, of at most 32 x 32" in result.stderr
+
+
+def test_raw_without_room_writes_nothing(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    usage = shutil.disk_usage("/")._replace(free=1000)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
+    result = run("folder", "--source", photos, "--name", "pets", "--out", tmp_path / "data", "--raw", 16)
+    assert result.exit_code == 4
+    assert f"{tmp_path} has 0.0 GB free" in result.stderr
+    assert "store less with a smaller side" in result.stderr
+    assert [path.name for path in (tmp_path / "data").rglob("*") if path.is_file()] == [".lock"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -101,6 +138,15 @@ def test_a_folder_prints_what_a_search_space_needs(photos: Path, tmp_path: Path)
         (["folder", "--source", "photos", "--name", "imagenet"], "this is a data set that bo-sweep knows"),
         (["folder", "--source", "photos", "--name", "x", "--jpeg-share", "2"], "--jpeg-share"),
         (["folder", "--source", "photos", "--name", "x", "--max-side", "9000"], "--max-side"),
+        (
+            ["imagenet", "--source", "empty", "--raw", "256", "--quality", "80"],
+            "--raw 256 and --quality: --raw says how",
+        ),
+        (
+            ["folder", "--source", "photos", "--name", "x", "--raw", "64", "--max-side", "64", "--jpeg-share", "0"],
+            "--raw 64 and --max-side, --jpeg-share: ",
+        ),
+        (["folder", "--source", "photos", "--name", "x", "--raw", "4"], "--raw"),
         (["verify", "--out", "empty"], "there are no betons at all"),
         (["verify", "pets", "--out", "empty"], "has no betons"),
     ],

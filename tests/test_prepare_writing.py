@@ -302,6 +302,8 @@ def test_a_disk_without_room_is_told_before_anything_is_written(
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
     with pytest.raises(HostError, match=r"0\.0 GB free, what is to be written will take about .* smaller --max-side"):
         prepare(source, tmp_path / "out")
+    with pytest.raises(HostError, match=r"will take about .* smaller side, or with a --jpeg-share above 0"):
+        prepare(source, tmp_path / "out", jpeg_share=0)
     assert names_in(tmp_path / "out") == set()
 
 

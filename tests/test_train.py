@@ -14,8 +14,7 @@ from torch import nn
 from search_spaces.catalog import load_space
 from search_spaces.runs import Run, expand
 from search_spaces.spec import Recipe
-from workers.batches import MicroBatch
-from workers.member import Member
+from tests.poison import poison
 from workers.metrics import Labelled, concatenate, predictions, train_metrics
 from workers.optimization import build_optimizer, learning_rate
 from workers.schema import ROW_COLUMNS, TIMING_COLUMNS
@@ -88,15 +87,7 @@ def test_a_diverging_run_leaves_the_pack_and_the_others_are_untouched(
 ) -> None:
     runs = runs_of()
     untouched = rows_by_run(list(train_pack(runs, data_folder, CPU)))
-    plain_step = Member.accumulate
-
-    def poisoned(self: Member, batch: MicroBatch) -> None:
-        if self.run.noise.rate == 0.2 and self.loss_steps == 3:
-            with torch.no_grad():
-                next(self.model.parameters()).fill_(math.nan)
-        plain_step(self, batch)
-
-    monkeypatch.setattr(Member, "accumulate", poisoned)
+    poison(monkeypatch, lambda run, step: run.noise.rate == 0.2 and step == 5)
     progress = list(train_pack(runs, data_folder, CPU))
     status = {end.run_id: end.status for part in progress for end in part.ended}
     assert [status[run.run_id] for run in runs] == ["done", "diverged", "done"]

@@ -106,6 +106,7 @@ def test_ends_carry_claims_and_provenance(undisturbed: Ledger) -> None:
     assert ends["evaluations"].to_list() == [4] * 6  # five log-spaced steps of six, two of which coincide
     assert ends["images"].to_list() == [3 * 128] * 6
     assert ends["pack_size"].to_list() == [3] * 6
+    assert ends["engine"].to_list() == ["sequential"] * 6
     assert (ends["gpu_seconds"] == 0).all()
     assert "code " in ends["versions"][0]
     events = undisturbed.logs()
@@ -193,13 +194,22 @@ def test_a_checkpoint_that_claims_more_than_the_ledger_holds_is_refused(
     assert_frame_equal(table(ledger), table(undisturbed))
 
 
-def test_out_of_memory_halves_the_pack_until_it_fits(tmp_path: Path, data_folder: Path, undisturbed: Ledger) -> None:
+@pytest.mark.parametrize("engine", ["sequential", "fused"])
+def test_out_of_memory_halves_the_pack_until_it_fits(
+    engine: str, tmp_path: Path, data_folder: Path, undisturbed: Ledger
+) -> None:
+    whole = undisturbed
+    if engine == "fused":
+        whole = new_ledger(tmp_path / "whole")
+        run_worker(settings(whole, data_folder, engine=engine), boss_of(whole))
+        assert set(whole.ends()["pack_size"]) == {3}
     ledger = new_ledger(tmp_path / "sweep")
     boss = boss_of(ledger)
-    run_worker(settings(ledger, data_folder, trainer="tests.trainers:runs_out_of_memory"), boss)
+    run_worker(settings(ledger, data_folder, engine=engine, trainer="tests.trainers:runs_out_of_memory"), boss)
     assert [failure.kind for failure in boss.failures if failure] == ["out of memory"] * 4
     assert set(ledger.ends()["pack_size"]) == {1}
-    assert_frame_equal(table(ledger), table(undisturbed))
+    assert set(ledger.ends()["engine"]) == {engine}
+    assert_frame_equal(table(ledger), table(whole))
 
 
 def test_storage_that_fails_for_a_while_is_waited_for(

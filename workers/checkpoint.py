@@ -12,7 +12,7 @@ import pickle
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import xxhash
@@ -20,7 +20,9 @@ from torch import Tensor
 
 from search_spaces.runs import Run
 
-VERSION = 2
+Engine = Literal["sequential", "fused"]
+"""What trains the networks of a pack (see stack.py)."""
+VERSION = 3
 """Raise it when the fields of a checkpoint, or what they mean, change."""
 HEADER = b"bo-sweep checkpoint %d\n"
 SEAL_BYTES = 16
@@ -65,6 +67,8 @@ class Checkpoint:
     optimizer: dict[str, Any]
     scaler: dict[str, Any]
     """State of the loss scaling of fp16; empty in other precisions."""
+    engine: Engine
+    """What trained it so far, and so goes on with it."""
 
 
 def dump_checkpoint(checkpoint: Checkpoint) -> bytes:
@@ -105,17 +109,18 @@ def load_checkpoint(content: bytes, run: Run) -> Checkpoint:
     return checkpoint
 
 
-def group_by_step(
+def group_by_progress(
     runs: Sequence[Run], checkpoints: Mapping[str, Checkpoint]
 ) -> list[tuple[tuple[Run, ...], dict[str, Checkpoint]]]:
     """The parts of a pack that can go on together, each with its own checkpoints (none for runs that only start).
 
-    Runs keep their order, and parts come in the order of their first runs. Checkpoints of other runs are left out.
+    Those of a part are at one step, and were trained by one engine. Runs keep their order, and parts come in the order
+    of their first runs. Checkpoints of other runs are left out.
     """
-    parts: dict[int, list[Run]] = {}
+    parts: dict[tuple[int, Engine] | None, list[Run]] = {}
     for run in runs:
-        step = checkpoints[run.run_id].step if run.run_id in checkpoints else 0
-        parts.setdefault(step, []).append(run)
+        reached = checkpoints.get(run.run_id)
+        parts.setdefault((reached.step, reached.engine) if reached else None, []).append(run)
     return [
         (tuple(part), {run.run_id: checkpoints[run.run_id] for run in part if run.run_id in checkpoints})
         for part in parts.values()

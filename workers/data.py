@@ -56,16 +56,20 @@ class EvaluationSet:
 
 
 class ImageData:
-    """Streams and labels of a pack of image runs, which share everything here but their given labels."""
+    """Streams and labels of a pack of image runs, which share everything here but their given labels.
+
+    `run` stands for all of them: its own seed has no part in what they share.
+    """
 
     def __init__(self, run: Run, folder: Path, device: torch.device, placement: Placement = ALONE_HERE) -> None:
         assert isinstance(run.recipe, Recipe)
         self.run, self.recipe, self.device, self.placement = run, run.recipe, device, placement
+        self.folder = folder
         facts = run.dataset.described
-        betons = betons_for(facts, folder, seed=run.seed, samples=run.samples, dimension=0, signal=None)
+        betons = betons_for(facts, folder, seed=run.stream_seed, samples=run.samples, dimension=0, signal=None)
         assert betons.test is not None
         self.pool_labels = true_labels(betons.train)
-        self.subset = stratified_subset(self.pool_labels, run.samples, dataset=facts.name, seed=run.seed)
+        self.subset = stratified_subset(self.pool_labels, run.samples, dataset=facts.name, seed=run.stream_seed)
         self.subset_hash = _hash_of_data(self.subset, betons, embedded=facts.embedded)
         self.true_table = torch.from_numpy(self.pool_labels).to(device)
         self.train_stream = self._open(betons.train, self._micro_share(), self.recipe.augmentation)
@@ -124,7 +128,7 @@ class ImageData:
 
         Order and augmentation are keyed on (seed, epoch, sample index), so the rest is the same as ever.
         """
-        seed, group = self.run.seed, self.placement.group
+        seed, group = self.run.stream_seed, self.placement.group
         order_ = order("order", seed, self.subset, epoch=number)
         spans = list(micro_batches(len(order_), self.recipe.batch_size, self.micro_batch, skip_steps))
         shares = [np.arange(span.first, span.last)[group.share(span.last - span.first)] for span in spans]

@@ -11,33 +11,36 @@ from torch import Tensor
 
 from workers.data import EVALUATION_BATCH, EvaluationSet, ImageData
 from workers.group import Group
-from workers.member import Member
 from workers.metrics import Labelled, Predictions, clean_metrics, concatenate, predictions, train_metrics
 from workers.optimization import autocast
+from workers.stack import Stack
 
 Row = dict[str, Any]
 
 
 @torch.inference_mode()
-def evaluate(members: Sequence[Member], data: ImageData) -> list[Row]:
+def evaluate(stacks: Sequence[Stack], data: ImageData) -> list[Row]:
     """One row of metrics for each member, the same in every process of a group; in eval mode, without augmentation."""
-    for member in members:
-        member.model.eval()
+    for stack in stacks:
+        stack.model.eval()
     group, index = data.placement.group, data.train_set.index
-    on_train = _on_set(members, data.train_set, group, [member.given.table for member in members])
-    on_validation = _on_set(members, data.validation_set, group)
-    on_test = _on_set(members, data.test_set, group)
-    beyond = _beyond_train_set(members, data)
+    members = [member for stack in stacks for member in stack.members]
+    losses = [loss for stack in stacks for loss in stack.mean_batch_losses()]
+    on_train = _on_set(stacks, data.train_set, group, on_given=True)
+    on_validation = _on_set(stacks, data.validation_set, group)
+    on_test = _on_set(stacks, data.test_set, group)
+    beyond = _beyond_train_set(stacks, data)
     rows = []
     for k, member in enumerate(members):
-        row: Row = {"run_id": member.run.run_id, "batch_loss": member.mean_batch_loss()}
+        row: Row = {"run_id": member.run.run_id, "batch_loss": losses[k]}
         row |= train_metrics(Labelled(on_train[k], member.given.table[index], data.train_set.true), beyond[k])
         row |= clean_metrics(on_validation[k], data.validation_set.true, "val")
         row |= clean_metrics(on_test[k], data.test_set.true, "test")
         member.diverged = has_diverged(row)
         member.watch.add(row)
         rows.append(row)
-        member.model.train()
+    for stack in stacks:
+        stack.model.train()
     return rows
 
 
@@ -46,45 +49,47 @@ def has_diverged(row: Mapping[str, Any]) -> bool:
     return not all(math.isfinite(row[name]) for name in ("batch_loss", "train_loss_given"))
 
 
-def _predict(member: Member, inputs: Tensor, given: Tensor, true: Tensor) -> Predictions:
-    with autocast(member.recipe, member.device):
-        logits = member.model(inputs)
-    return predictions(logits, given, true)
-
-
 def _on_set(
-    members: Sequence[Member], samples: EvaluationSet, group: Group, tables: Sequence[Tensor] | None = None
+    stacks: Sequence[Stack], samples: EvaluationSet, group: Group, *, on_given: bool = False
 ) -> list[Predictions]:
     """Predictions of every member on a whole set, which is read once for all of them.
 
-    `tables` are the given labels of each; without them the true labels are the given ones.
+    Where they are not `on_given` labels, the true labels are the given ones.
     """
-    parts: list[list[Predictions]] = [[] for _ in members]
+    parts: list[list[Predictions]] = [[] for _ in stacks]
     position = samples.part.start
     for inputs, index in samples.batches():
         true = samples.true[position : position + len(index)]
         position += len(index)
-        for k, member in enumerate(members):
-            parts[k].append(_predict(member, inputs, true if tables is None else tables[k][index], true))
-    return [_whole(part, group, samples.index.device) for part in parts]
+        for stack, found in zip(stacks, parts, strict=True):
+            found.append(predictions(stack.logits(inputs), stack.given(index) if on_given else true, true))
+    members = []
+    for stack, found in zip(stacks, parts, strict=True):
+        whole = concatenate(found, samples.index.device)
+        members += [_of_all(whole[k] if found else whole, group) for k in range(len(stack.members))]
+    return members
 
 
-def _beyond_train_set(members: Sequence[Member], data: ImageData) -> list[Labelled | None]:
+def _beyond_train_set(stacks: Sequence[Stack], data: ImageData) -> list[Labelled | None]:
     """Each member on its corrupted examples outside of the train set.
 
-    They are read once for all members, but a member's batches are made of its own, in the order of the subset: what it
-    gives does not depend on which others are in the pack.
+    They are read once for all members, but a member's batches are made of its own, in the order of the subset, and go
+    through its network alone: what it gives does not depend on which others are in the pack.
     """
+    members = [member for stack in stacks for member in stack.members]
     samples = data.beyond_train_set([member.given for member in members])
     if samples is None:
         return [None for _ in members]
+    networks = [stack.network_of(number) for stack in stacks for number in range(len(stack.members))]
     batches = [_Regrouped(member.given.beyond) for member in members]
     parts: list[list[Predictions]] = [[] for _ in members]
     seen: list[list[Tensor]] = [[] for _ in members]
 
     def take(k: int, inputs: Tensor, index: Tensor) -> None:
         seen[k].append(index)
-        parts[k].append(_predict(members[k], inputs, members[k].given.table[index], data.true_table[index]))
+        with autocast(data.recipe, data.device):
+            logits = networks[k](inputs)
+        parts[k].append(predictions(logits, members[k].given.table[index], data.true_table[index]))
 
     for read in samples.batches():
         for k, own in enumerate(batches):
@@ -97,14 +102,13 @@ def _beyond_train_set(members: Sequence[Member], data: ImageData) -> list[Labell
     found: list[Labelled | None] = []
     for k, member in enumerate(members):
         index = group.joined(torch.cat([none, *seen[k]]))
-        result = _whole(parts[k], group, none.device)
+        result = _of_all(concatenate(parts[k], none.device), group)
         found.append(Labelled(result, member.given.table[index], data.true_table[index]))
     return found
 
 
-def _whole(parts: Sequence[Predictions], group: Group, device: torch.device) -> Predictions:
+def _of_all(own: Predictions, group: Group) -> Predictions:
     """The predictions of all processes, in the order of the set."""
-    own = concatenate(parts, device)
     return Predictions(group.joined(own.predicted), group.joined(own.loss_given), group.joined(own.loss_true))
 
 

@@ -83,6 +83,7 @@ def train_flow_pack(runs: Sequence[Run], folder: Path) -> Iterator[Progress]:
                 float(corrupted.mean()),
                 seconds / len(runs),
                 len(times),
+                engine=None,
             )
         )
     yield Progress(rows, ended, 1.0)

@@ -12,23 +12,28 @@ from torch.nn import functional
 
 @dataclass(frozen=True)
 class Predictions:
-    """Per-sample results of a model on one set: class [m] int64 and cross-entropy [m] float32, in nats."""
+    """Per-sample results on one set: class [m] int64 and cross-entropy [m] float32, in nats; of several models, all
+    with their number in front, [models, m]."""
 
     predicted: Tensor
     loss_given: Tensor
     loss_true: Tensor
 
-    def __getitem__(self, chosen: Tensor) -> Predictions:
-        """Those of the samples that a mask, bool [m], chooses."""
+    def __getitem__(self, chosen: Tensor | int) -> Predictions:
+        """Those of the samples that a mask, bool [m], chooses; of several models, those of one."""
         return Predictions(self.predicted[chosen], self.loss_given[chosen], self.loss_true[chosen])
 
 
 def predictions(logits: Tensor, given: Tensor, true: Tensor) -> Predictions:
-    """Read logits [m, C] against given and true labels [m] int64."""
-    log_probabilities = functional.log_softmax(logits.float(), dim=1)
-    loss_given = -log_probabilities.gather(1, given[:, None])[:, 0]
-    loss_true = loss_given if given is true else -log_probabilities.gather(1, true[:, None])[:, 0]
-    return Predictions(logits.argmax(dim=1), loss_given, loss_true)
+    """Read logits [m, C] against given and true labels [m] int64; of several models, logits [models, m, C] against
+    given labels [models, m], or [m] where they share them."""
+    log_probabilities = functional.log_softmax(logits.float(), dim=-1)
+
+    def loss(labels: Tensor) -> Tensor:
+        return -log_probabilities.gather(-1, labels.expand(logits.shape[:-1])[..., None])[..., 0]
+
+    loss_given = loss(given)
+    return Predictions(logits.argmax(dim=-1), loss_given, loss_given if given is true else loss(true))
 
 
 def concatenate(parts: Sequence[Predictions], device: torch.device) -> Predictions:
@@ -37,9 +42,9 @@ def concatenate(parts: Sequence[Predictions], device: torch.device) -> Predictio
         none = torch.empty(0, device=device)
         return Predictions(none.long(), none, none)
     return Predictions(
-        torch.cat([part.predicted for part in parts]),
-        torch.cat([part.loss_given for part in parts]),
-        torch.cat([part.loss_true for part in parts]),
+        torch.cat([part.predicted for part in parts], dim=-1),
+        torch.cat([part.loss_given for part in parts], dim=-1),
+        torch.cat([part.loss_true for part in parts], dim=-1),
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from workers.checkpoint import Engine
 from workers.group import ALONE, Group
 
 
@@ -15,8 +16,17 @@ class Placement:
         group: the processes that share every batch.
         decode_threads: threads that decode images for this process.
         compile: whether networks go through torch.compile.
+        engine: that trains the networks of a pack (stack.py); None for the faster one, as measured (fusion.py). Runs
+            that go on from a checkpoint keep the one that they began with.
+        fused: networks that the engine "fused" makes one, at most; None for what is fastest.
+        cuda_graphs: whether a lone network's step on a GPU is replayed as a CUDA graph (cuda_graph.py).
+        usual_pack: runs that the packs of this sweep have, where nothing cuts them.
     """
 
     group: Group = ALONE
     decode_threads: int = 1
     compile: bool = False
+    engine: Engine | None = "sequential"
+    fused: int | None = None
+    cuda_graphs: bool = False
+    usual_pack: int = 1

@@ -18,6 +18,7 @@ from workers.data import ImageData
 from workers.member import Member
 from workers.optimization import autocast
 from workers.placement import Placement
+from workers.stack import Stack
 
 STEPS_KEPT = 2
 """Steps' batches on the device that the step alone goes round on: more would only take memory."""
@@ -110,18 +111,18 @@ def _measure(
     recipe = run.recipe
     assert isinstance(recipe, Recipe)
     data = ImageData(run, folder, device, placement) if is_prepared(run, folder) else None
-    given, kept = _real_batches(run, data) if data else _random_batches(run, recipe, device)
-    member = Member(run, recipe, given, device, placement)
+    given, kept = _real_batches(run, data) if data else random_batches(run, device)
+    stack = Stack([Member(run, given)], "sequential", device, placement)
 
     def train(batch: MicroBatch) -> None:
-        member.accumulate(batch)
+        stack.accumulate(batch)
         if batch.ends_step:
-            member.update(0.0)  # a rate of 0: as much work, and nothing can diverge
+            stack.update(0.0)  # a rate of 0: as much work, and nothing can diverge
 
     @torch.inference_mode()
     def predict(batch: MicroBatch) -> None:
         with autocast(recipe, device):
-            member.model(batch.inputs)
+            stack.model(batch.inputs)
 
     def leave(batch: MicroBatch) -> None:
         return
@@ -137,7 +138,7 @@ def _measure(
     for number in range(rounds + 1):
         for name, (batches, use) in passes.items():
             tell(f"width {run.width}, {name}, " + (f"{number} of {rounds}" if number else "warming up"))
-            member.model.train(name != "forward")
+            stack.model.train(name != "forward")
             speed = _images_per_second(batches(), use, seconds, device)
             if number:
                 taken[name].append(speed)
@@ -190,8 +191,10 @@ def _real_batches(run: Run, data: ImageData) -> tuple[GivenLabels, list[MicroBat
     return data.given(run), kept
 
 
-def _random_batches(run: Run, recipe: Recipe, device: torch.device) -> tuple[GivenLabels, list[MicroBatch]]:
-    """Images of noise in the shape of the data set's, and random labels."""
+def random_batches(run: Run, device: torch.device) -> tuple[GivenLabels, list[MicroBatch]]:
+    """A step's images of noise, in the shape of the data set's, with random labels; on the device."""
+    recipe = run.recipe
+    assert isinstance(recipe, Recipe)
     described, side = run.dataset.described, run.dataset.input_resolution
     random = torch.Generator().manual_seed(0)
     table = torch.randint(described.classes, (recipe.batch_size,), generator=random).to(device)

@@ -80,4 +80,5 @@ def stub_end(run: Run, evaluations: int) -> RunEnd:
         noise_rate_realised=run.noise.rate,
         seconds=0.001,
         evaluations=evaluations,
+        engine="sequential",
     )

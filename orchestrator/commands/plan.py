@@ -23,6 +23,7 @@ from orchestrator.commands.options import (
 @space_options
 @sweep_options
 @launch_options
+@click.option("--packs", "with_packs", is_flag=True, help="Also list the packs: runs that are trained together.")
 @json_option
 def plan(
     space: str,
@@ -36,16 +37,20 @@ def plan(
     cells: tuple[str, ...],
     gpus_per_run: float | None,
     calibration: Path | None,
+    with_packs: bool,
     as_json: bool,
 ) -> None:
     """Show what a launch would do: runs, realised p, n and p/n, packs, time.
+
+    Runs that can share one data stream are trained together, in a pack. --packs lists them in the order of launch; they
+    always stand under "packs" in --json.
 
     \b
     Example:  bo-sweep plan imagenet-grid --set noise.rates=[0,0.4]
     """
     from orchestrator.console import print_json, print_next
     from orchestrator.launch import LaunchOptions, plan_launch
-    from orchestrator.summaries import plan_document, print_plan
+    from orchestrator.summaries import plan_document, print_packs, print_plan
     from search_spaces.selectors import parse_selector
 
     with user_errors():
@@ -66,5 +71,7 @@ def plan(
         print_json(plan_document(made))
         return
     print_plan(made)
+    if with_packs:
+        print_packs(made)
     if made.packs:
         print_next(f"bo-sweep launch {space}")

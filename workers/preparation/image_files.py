@@ -18,6 +18,8 @@ from workers.preparation.split import Found, Prepared, Progress, Split, held, pr
 BATCH = 16
 MEASURED_AT_MOST = 10_000
 TRIED_FOR_THE_ESTIMATE = 48
+LESS_AS_JPEGS = ", or store less with a smaller --max-side or a larger --jpeg-share"
+LESS_AS_PIXELS = ", or store less with a smaller side, or with a --jpeg-share above 0"
 
 
 @dataclass(frozen=True)
@@ -68,6 +70,7 @@ def prepare_image_files(
                 encoding=encoding,
                 images=maker.images,
                 expected_bytes=functools.partial(_expected_bytes, makers[number:]),
+                to_store_less=LESS_AS_JPEGS if encoding.jpeg_share else LESS_AS_PIXELS,
             )
             try:
                 prepared.append(prepare_split(split, folder, progress))

@@ -16,7 +16,7 @@ from workers.preparation.images import Encoding
 from workers.preparation.listing import IMAGE_SUFFIXES, images_in, subfolders
 from workers.preparation.parallel import available_cores, in_order
 from workers.preparation.samples import Sample, content_digests
-from workers.preparation.split import Prepared, Progress, untold
+from workers.preparation.split import Announce, Prepared, Progress, unannounced, untold
 
 NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,36}[a-z0-9])?")  # what DatasetChoice allows
 TRAIN, HELD_OUT = "train", ("val", "validation", "valid", "test")
@@ -46,6 +46,7 @@ def prepare_folder(
     resolution: int = 224,
     test_share: float = 0.2,
     workers: int | None = None,
+    announce: Announce = unannounced,
     progress: Progress = untold,
 ) -> PreparedFolder:
     """Write train.beton, test.beton and dataset.yaml of a folder of images into `folder`.
@@ -56,6 +57,7 @@ def prepare_folder(
         resolution: height and width in pixels that models are to see.
         test_share: share of each class that is held out, in (0, 1), where the source holds nothing out.
         workers: processes that decode; None takes the cores that there are.
+        announce: told how many images there are, before any is read.
 
     Raises:
         SourceError: the source or the name cannot be used; DamagedImagesError names damaged images.
@@ -66,6 +68,7 @@ def prepare_folder(
         raise SourceError(f"--test-share {test_share}: allowed are shares above 0 and below 1")
     workers = workers or available_cores()
     class_names, train, test = list_images(source, test_share)
+    announce(len(train) + len(test))
     digests = _digests([*train, *test], workers, progress)
     splits = [
         ImageFiles("train", train, _content(train, class_names, digests[: len(train)])),

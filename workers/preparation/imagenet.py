@@ -19,7 +19,7 @@ from workers.preparation.images import Encoding
 from workers.preparation.listing import images_in, images_in_tar, members, subfolders
 from workers.preparation.parallel import available_cores
 from workers.preparation.samples import Sample, fingerprint
-from workers.preparation.split import Prepared, Progress, untold
+from workers.preparation.split import Announce, Prepared, Progress, unannounced, untold
 
 LISTED_AT_ONCE = 16  # folders: a network file system takes its time for each
 ROOTS = ("", "ILSVRC/Data/CLS-LOC", "Data/CLS-LOC")
@@ -51,6 +51,7 @@ def prepare_imagenet(
     encoding: Encoding,
     workers: int | None = None,
     dataset: Dataset | None = None,
+    announce: Announce = unannounced,
     progress: Progress = untold,
 ) -> list[Prepared]:
     """Write train.beton and test.beton of ImageNet into `folder`.
@@ -59,6 +60,7 @@ def prepare_imagenet(
         source: a folder in one of LAYOUTS.
         workers: processes that decode; None takes the cores that there are.
         dataset: the facts to hold the source against; None takes those of ILSVRC2012.
+        announce: told how many images there are, before any is read.
 
     Raises:
         SourceError: the source lacks something, with all that it lacks; DamagedImagesError names damaged images.
@@ -66,6 +68,7 @@ def prepare_imagenet(
     """
     dataset = dataset or DATASETS["imagenet"]
     index = index_imagenet(source, dataset, progress)
+    announce(len(index.train) + len(index.val))
     return prepare_image_files(
         [
             ImageFiles(part, samples, f"names and sizes, sha256 {fingerprint(samples)}")

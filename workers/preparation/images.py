@@ -52,6 +52,10 @@ class Encoding:
             if not low <= value <= high:
                 raise ValueError(f"--{name} {value}: allowed are {low} to {high}")
 
+    def most_bytes(self, images: int) -> int:
+        """What so many images take at most if all are squares of pixels."""
+        return images * 3 * self.max_side**2
+
     def as_settings(self) -> dict[str, Any]:
         """For the manifest: everything that decides about the bytes of a beton of given images."""
         return asdict(self)

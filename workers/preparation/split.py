@@ -25,13 +25,18 @@ from workers.preparation.writing import page_bytes, write_images
 HASHED_AT_ONCE = 16 * 2**20
 EXPECTED_BESIDE = 2 * 2**20
 """Bytes beside the images that a small beton takes: at least pages that are not full."""
-_LESS = ", or store less with a smaller --max-side or a larger --jpeg-share"
+Announce = Callable[[int], None]
+"""Told how many images there are, before any is read."""
 
 
 class Progress(Protocol):
     """Told how far a stage is; `total` is 0 where it is not known."""
 
     def __call__(self, stage: str, done: int, total: int) -> None: ...
+
+
+def unannounced(images: int) -> None:
+    """A number of images that nobody wants to hear."""
 
 
 def untold(stage: str, done: int, total: int) -> None:
@@ -75,6 +80,8 @@ class Split:
     encoding: Encoding
     images: Callable[[Found], Iterator[Encoded]]
     expected_bytes: Callable[[], float]
+    to_store_less: str = ""
+    """The end of the message that there is no room: how the same images take less."""
 
     @property
     def wanted(self) -> dict[str, Any]:
@@ -226,7 +233,7 @@ def _check_room(folder: Path, split: Split) -> None:
     if needed > free:
         raise HostError(
             f"{folder} has {free / 1e9:.1f} GB free, what is to be written will take about {needed / 1e9:.1f} GB. Free "
-            "space, or choose another folder with --out" + (_LESS if split.encoding.jpeg_share else "")
+            "space, or choose another folder with --out" + split.to_store_less
         )
 
 

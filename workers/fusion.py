@@ -1,0 +1,220 @@
+"""How many networks of a pack to train as one: measured once for each kind of run and device, then remembered.
+
+Fusing pays where a network is too narrow to keep the processor busy, and costs where activations outgrow its caches.
+Nothing but a measurement tells; a few steps of each size are enough. Placement, never identity.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from search_spaces.runs import Run
+from search_spaces.spec import Recipe
+from workers.batches import GivenLabels, MicroBatch
+from workers.checkpoint import Engine
+from workers.device_names import cpu_name
+from workers.member import Member
+from workers.placement import Placement
+from workers.speed import random_batches
+from workers.stack import LEAST_FUSED, Stack, count_models, stack_sizes
+
+FILE_NAME = "fusion.json"
+"""In the data folder, beside what bench-worker measured."""
+SIZES = (2, 4, 8, 16, 32)
+LEAST_GAIN = 1.03
+"""Fusing that gains less than this may lose: one after another, then."""
+PAST_THE_BEST = 1.1
+"""A size that takes so much longer for each network than the best one before it ends the search."""
+ROUNDS, ROUND_SECONDS = 5, 0.03
+LONG_STEP_SECONDS = 0.25
+"""Steps so long are taken once."""
+
+
+@dataclass(frozen=True)
+class StepSeconds:
+    """Seconds of an optimiser step by the number of networks in one; of one, by itself.
+
+    `searched` is the largest size that a longer search would not go beyond: what was measured, or any where larger
+    ones would only lose.
+    """
+
+    by_models: Mapping[int, float]
+    searched: int
+
+    def of(self, models: int) -> float:
+        """Of any number of networks from the measured ones around it, in proportion beyond them."""
+        sizes = sorted(self.by_models)
+        above = next((size for size in sizes if size >= models), sizes[-1])
+        below = max((size for size in sizes if size <= models), default=above)
+        if above == below:
+            return self.by_models[above] * models / above
+        share = (models - below) / (above - below)
+        return (1 - share) * self.by_models[below] + share * self.by_models[above]
+
+
+def choose(
+    run: Run, members: int, device: torch.device, placement: Placement, folder: Path, engine: Engine | None = None
+) -> tuple[Engine, int]:
+    """The engine for a pack of `members` runs like this one, and how many networks it makes one, at most.
+
+    All packs of a sweep have the same engine for the same kind of run, so that a run that is trained once more, with
+    others or alone, gives what it gave before: `placement.usual_pack` decides, not `members`.
+
+    Args:
+        run: one of the pack.
+        device: that it is trained on.
+        folder: the data folder, where measurements are kept if it can be written.
+        engine: where it is settled already.
+    """
+    usual = placement.usual_pack
+    if engine == "sequential" or (engine is None and usual == 1):
+        return "sequential", 1
+
+    def models(count: int) -> int:
+        return count_models(run, count, device)
+
+    seconds = _known_or_measured(run, device, models(max(members, usual)), folder / FILE_NAME)
+    engine = engine or ("fused" if fastest(seconds, usual, models) > 1 else "sequential")
+    return engine, 1 if engine == "sequential" else fastest(seconds, members, models, least=LEAST_FUSED)
+
+
+def _known_or_measured(run: Run, device: torch.device, most: int, path: Path) -> StepSeconds:
+    key = conditions(run, device)
+    found = _read(path).get(key)
+    if found is None or found.searched < most:
+        found = measure_steps(run, device, most)
+        kept = _read(path)
+        if key in kept and kept[key].searched >= found.searched:
+            return kept[key]  # another worker was faster: both go by one measurement
+        _keep(path, kept | {key: found})
+    return found
+
+
+def fastest(seconds: StepSeconds, members: int, models: Callable[[int], int], least: int = 1) -> int:
+    """How many networks to fuse, at most, to train `members` in the least time.
+
+    Args:
+        models: networks that a fused one for so many members holds.
+        least: 2 where they are to be fused in any case.
+    """
+
+    def total(most: int) -> float:
+        return sum(seconds.of(models(size)) for size in stack_sizes(members, most))
+
+    largest = max(seconds.by_models)
+    sizes = [size for size in range(LEAST_FUSED, members + 1) if models(size) <= largest] or [LEAST_FUSED]
+    best = min(sizes, key=total)
+    return best if least > 1 or total(best) * LEAST_GAIN <= members * seconds.by_models[1] else 1
+
+
+def conditions(run: Run, device: torch.device) -> str:
+    """Everything that the speed of a step depends on, in words."""
+    facts, recipe = run.dataset.described, run.recipe
+    assert isinstance(recipe, Recipe)
+    side = run.dataset.input_resolution
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else cpu_name()
+    threads = "" if device.type == "cuda" else f"threads {torch.get_num_threads()}"
+    batch = min(recipe.micro_batch or recipe.batch_size, run.samples)
+    network = f"{run.architecture} width {run.width}, {facts.channels}x{side}x{side} to {facts.classes}"
+    training = f"batch {batch}, {recipe.precision} {recipe.optimizer}"
+    return ", ".join(filter(None, [name, threads, f"torch {torch.__version__}", network, training]))
+
+
+def measure_steps(run: Run, device: torch.device, most: int) -> StepSeconds:
+    """Measure a step of one network, and of more and more in one, up to `most` or until it gets worse.
+
+    Each size takes turns with the single network, so that what else the machine does favours neither.
+    """
+    given, batches = random_batches(run, device)
+    alone = _steps(run, 1, given, batches, device)
+    found, searched = {}, most
+    single: list[float] = []
+    ratios: dict[int, float] = {}
+    for size in [size for size in SIZES if count_models(run, size, device) == size]:
+        try:
+            fused = _steps(run, size, given, batches, device)
+            rounds = [(_seconds(alone, device), _seconds(fused, device))]
+            while len(rounds) < ROUNDS and rounds[0][0] < LONG_STEP_SECONDS:
+                rounds.append((_seconds(alone, device), _seconds(fused, device)))
+        except torch.OutOfMemoryError:
+            searched = SIZES[-1]
+            break
+        finally:
+            fused = None  # type: ignore[assignment]
+        single += [one for one, _ in rounds]
+        ratios[size] = statistics.median(many / one for one, many in rounds)
+        if ratios[size] / size > PAST_THE_BEST * min(1.0, *(ratio / of for of, ratio in ratios.items())):
+            searched = SIZES[-1]
+            break
+        if size >= most:
+            break
+    else:
+        searched = max(searched, SIZES[-1])
+    one = statistics.median(single) if single else _seconds(alone, device)
+    found = {1: one} | {size: ratio * one for size, ratio in ratios.items()}
+    return StepSeconds(found, searched)
+
+
+def _steps(
+    run: Run, models: int, given: GivenLabels, batches: Sequence[MicroBatch], device: torch.device
+) -> Callable[[], None]:
+    """A step of so many networks; it leaves their weights as they are, and has been taken once or twice already."""
+    engine: Engine = "sequential" if models == 1 else "fused"
+    stack = Stack([Member(run, given) for _ in range(models)], engine, device, Placement())
+
+    def step() -> None:
+        for batch in batches:
+            stack.accumulate(batch)
+        stack.update(0.0)
+
+    step()
+    step()
+    return step
+
+
+def _seconds(step: Callable[[], None], device: torch.device) -> float:
+    """Seconds of one step, over a few of them."""
+    steps = 0
+    started = time.perf_counter()
+    while True:
+        step()
+        steps += 1
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        taken = time.perf_counter() - started
+        if taken >= ROUND_SECONDS:
+            return taken / steps
+
+
+def _read(path: Path) -> dict[str, StepSeconds]:
+    """What was measured before; nothing where there is no such file, or none of ours: it can be measured again."""
+    try:
+        content: dict[str, Any] = json.loads(path.read_bytes())
+        return {
+            key: StepSeconds({int(size): float(taken) for size, taken in one["seconds"].items()}, int(one["searched"]))
+            for key, one in content.items()
+        }
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        return {}
+
+
+def _keep(path: Path, found: Mapping[str, StepSeconds]) -> None:
+    """Write all measurements, in one go; where the folder cannot be written, the next process measures again."""
+    content = {key: {"seconds": dict(one.by_models), "searched": one.searched} for key, one in sorted(found.items())}
+    with suppress(OSError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{FILE_NAME}")
+        with os.fdopen(descriptor, "w") as file:
+            json.dump(content, file, indent=2)
+        os.replace(name, path)
