@@ -69,11 +69,12 @@ def _faster_loading(
     now = space.resources.cpus_per_worker
     wanted = math.ceil(now * behind)
     steps = []
-    if pack_size >= behind:
+    gain = measurement.gain(pack_size)
+    if pack_size / gain >= behind:
         return (f"nothing: a pack of {pack_size} runs shares one stream, and its steps take longer than its loading",)
     if pack_size > 1:
         steps.append(
-            f"packs of {pack_size} runs share one stream here, and would need {math.ceil(behind)} to hide loading: "
+            f"packs of {pack_size} runs share one stream here, and would need {math.ceil(behind * gain)} to hide loading: "
             "more noise rates cost little more time"
         )
     elif space.packing == "off" or space.packing == 1:

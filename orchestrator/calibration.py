@@ -84,7 +84,8 @@ class Measurement(BaseModel):
 
     `loader` is the training stream alone, `step` the training step alone, `both` training as a worker does it, and
     `forward` the forward pass of an evaluation. The data set was not there where `loader` and `both` are None.
-    `measured` is the day, in UTC; `rounds` is n.
+    `measured` is the day, in UTC; `rounds` is n. `pack_gain` is how many times as fast the steps of a pack of
+    `pack_size` runs are as those of its runs one after another.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -99,6 +100,13 @@ class Measurement(BaseModel):
     forward: Rate
     loader: Rate | None = None
     both: Rate | None = None
+    pack_size: int = 1
+    pack_gain: float = 1.0
+
+    def gain(self, pack_size: int) -> float:
+        """The gain of a pack of another size: in proportion to its further runs, up to what was measured."""
+        further = min(1.0, (pack_size - 1) / (self.pack_size - 1)) if self.pack_size > 1 else 0.0
+        return 1 + further * (self.pack_gain - 1)
 
     @property
     def key(self) -> tuple[str, str, int]:

@@ -37,13 +37,14 @@ class MeasuredSpeeds:
     def _sample_seconds(self, run: Run, shape: Shape, pack_size: int) -> tuple[float, float]:
         """Seconds that the run takes for a sample in training, and in an evaluation.
 
-        The step of each run counts in full. The stream counts once a pack, less what is hidden behind the steps: as
-        large a part of the shorter of the two as in the measurement. An evaluation waits for the slower of forward
-        pass and stream.
+        The step of each run counts in full, less what a pack was measured to gain. The stream counts once a pack, less
+        what is hidden behind the steps: as large a part of the shorter of the two as in the measurement. An evaluation
+        waits for the slower of forward pass, which gains as the step does, and stream.
         """
         measured = self.nearest(run, shape)
         slower = _cost(run, run.width, measured) / _cost(run, measured.width, measured)
         slower /= shape.processes * (shape.gpus or 1.0)
+        slower /= measured.gain(pack_size) if shape.processes == 1 else 1.0
         load, hidden = _loading(measured)
         load *= measured.conditions.threads / (threads_in(shape) * shape.processes)
         steps = pack_size * slower / measured.step.median

@@ -27,11 +27,13 @@ def report(space: SearchSpace, benches: Sequence[Bench]) -> RenderableType:
     assert first is not None
     conditions = first.conditions
     table = Table(box=None, header_style="bold", pad_edge=False)
-    for name in ("width", *COLUMNS, "slower"):
+    for name in ("width", *COLUMNS, "slower", "pack"):
         table.add_column(name, justify="right", no_wrap=True)
     for bench in benches:
         rates = (_rate_text(getattr(bench.measurement, name)) for name in COLUMNS)
-        table.add_row(str(bench.width), *rates, (bench.advice and bench.advice.slower) or "")
+        assert bench.measurement is not None
+        pack = f"{bench.measurement.pack_gain:.2f} x ({bench.measurement.pack_size} runs)"
+        table.add_row(str(bench.width), *rates, (bench.advice and bench.advice.slower) or "", pack)
     lines = [
         f"{space.name} on {first.device}: images/s as median (min..max), n={first.rounds}",
         f"{conditions.architecture}, {conditions.resolution} px, batches of {conditions.batch_size}, "

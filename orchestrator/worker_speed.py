@@ -91,7 +91,7 @@ def bench_worker(
     tell("importing torch")
     import torch
 
-    from workers import speed
+    from workers import fusion, speed
 
     device = torch.device("cuda" if wants_gpu(space.resources) else "cpu")
     name = speed.gpu_name() if wants_gpu(space.resources) else cpu_name()
@@ -119,6 +119,10 @@ def bench_worker(
         except speed.TooLargeError as error:
             yield Bench(width, problem=str(error))
             continue
+        size = _pack_size(space, runs)
+        tell(f"width {width}, packs of {size}")
+        with speed.torch_threads(conditions.threads):
+            gain = fusion.pack_gain(run, size, device, data_folder) if space.resources.engine != "sequential" else 1.0
         measurement = Measurement(
             device=name,
             kind="gpu" if wants_gpu(space.resources) else "cpu",
@@ -130,6 +134,8 @@ def bench_worker(
             forward=Rate.of(speeds.forward),
             loader=Rate.of(speeds.loader) if speeds.loader else None,
             both=Rate.of(speeds.both) if speeds.both else None,
+            pack_size=size,
+            pack_gain=gain,
         )
         add_to_calibration(data_folder, [measurement])
         advice = judge(
@@ -137,7 +143,7 @@ def bench_worker(
             space,
             run,
             data_folder=data_folder,
-            pack_size=_pack_size(space, runs),
+            pack_size=size,
             cpus=local_hardware().cpus,
             jpegs=speeds.jpegs,
         )

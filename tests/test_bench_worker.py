@@ -56,6 +56,8 @@ def test_digits_are_measured_width_by_width_and_kept_for_the_plan(tmp_path: Path
         assert entry["kind"] == "cpu"
         assert entry["slower"] in ("loader", "step")
         assert entry["advice"]
+        assert entry["pack_size"] == 3
+        assert entry["pack_gain"] > 1, "so narrow networks gain from being fused, on any machine"
         for name in ("loader", "step", "both", "forward"):
             assert 0 < entry[name]["min"] <= entry[name]["median"] <= entry[name]["max"]
     assert [one.width for one in read_calibration(tmp_path / FILE_NAME)] == [2, 4]

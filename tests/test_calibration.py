@@ -209,6 +209,18 @@ def test_runs_of_a_pack_share_the_stream(
     assert speeds.seconds(run, ONE, pack_size) == pytest.approx(trained_samples(run) / images_per_second + evaluating)
 
 
+def test_a_pack_takes_less_by_what_it_was_measured_to_gain(imagenet: SearchSpace) -> None:
+    run = run_of(imagenet, 64)
+    measured_ = measurement(imagenet, 64, step=2000, forward=6000).model_copy(update={"pack_size": 5, "pack_gain": 3.0})
+    speeds = MeasuredSpeeds((measured_,))
+    alone = speeds.seconds(run, ONE, 1)
+    for pack_size, gain in ((1, 1.0), (2, 1.5), (5, 3.0), (9, 3.0)):
+        assert speeds.seconds(run, ONE, pack_size) == pytest.approx(alone / gain)
+    assert speeds.seconds(run, replace(ONE, processes=2), 5) == pytest.approx(
+        alone / 2
+    )  # several processes do not fuse
+
+
 def test_a_share_of_a_gpu_trains_at_that_share_of_its_speed_and_loads_as_fast_as_ever(imagenet: SearchSpace) -> None:
     run = run_of(imagenet, 64)
     speeds = MeasuredSpeeds((measurement(imagenet, 64, step=2000, loader=1000, both=1000),))

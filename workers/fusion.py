@@ -27,7 +27,7 @@ from workers.device_names import cpu_name
 from workers.member import Member
 from workers.placement import Placement
 from workers.speed import random_batches
-from workers.stack import LEAST_FUSED, Stack, count_models, stack_sizes
+from workers.stack import LEAST_FUSED, Stack, can_fuse, count_models, stack_sizes
 
 FILE_NAME = "fusion.json"
 """In the data folder, beside what bench-worker measured."""
@@ -87,6 +87,20 @@ def choose(
     seconds = _known_or_measured(run, device, models(max(members, usual)), folder / FILE_NAME)
     engine = engine or ("fused" if fastest(seconds, usual, models) > 1 else "sequential")
     return engine, 1 if engine == "sequential" else fastest(seconds, members, models, least=LEAST_FUSED)
+
+
+def pack_gain(run: Run, members: int, device: torch.device, folder: Path) -> float:
+    """How many times as fast `members` runs take a step in a pack of the faster engine, as one after another."""
+    if members == 1 or not can_fuse(run, Placement()):
+        return 1.0
+
+    def models(count: int) -> int:
+        return count_models(run, count, device)
+
+    seconds = _known_or_measured(run, device, models(members), folder / FILE_NAME)
+    most = fastest(seconds, members, models)
+    sizes = stack_sizes(members, most) if most > 1 else []
+    return members * seconds.by_models[1] / sum(seconds.of(models(size)) for size in sizes) if sizes else 1.0
 
 
 def _known_or_measured(run: Run, device: torch.device, most: int, path: Path) -> StepSeconds:

@@ -89,7 +89,7 @@ def measure(
         TooLargeError: the model and a batch do not fit into the device's memory.
     """
     placement = Placement(decode_threads=threads if device.type == "cuda" else 1, compile=compile)  # as a worker does
-    with _torch_threads(threads):
+    with torch_threads(threads):
         try:
             return _measure(run, folder, device, placement, rounds, seconds, tell)
         except torch.OutOfMemoryError as error:
@@ -211,7 +211,8 @@ def random_batches(run: Run, device: torch.device) -> tuple[GivenLabels, list[Mi
 
 
 @contextmanager
-def _torch_threads(threads: int) -> Iterator[None]:
+def torch_threads(threads: int) -> Iterator[None]:
+    """Let torch have so many threads, for as long as the block runs."""
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
