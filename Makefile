@@ -10,7 +10,7 @@ PYTHON_PACKAGES = $(shell $(PYTHON) -c $(HAS_HEADERS) 2>/dev/null || $(PYTHON) -
 HAS_HEADERS := 'import ensurepip, os, sysconfig, sys; sys.exit(not os.path.exists(sysconfig.get_path("include") + "/Python.h"))'
 INSTALLED := $(VENV)/.installed
 
-.PHONY: quickstart install system test test-fast lint format bench bench-gpu chaos lock clean
+.PHONY: quickstart install system test test-fast lint format bench bench-packs bench-gpu chaos lock clean
 
 quickstart: $(INSTALLED)  ## set up, then launch digits-grid: minutes on two CPU cores
 	$(BIN)/bo-sweep launch digits-grid
@@ -55,6 +55,9 @@ format: $(INSTALLED)
 
 bench: $(INSTALLED)  ## every claim about speed, measured here
 	$(BIN)/python -m benchmarks
+
+bench-packs: $(INSTALLED)  ## what packs, caches and loaders gain, on two CPU cores; ARGS="--json figures.json" keeps the figures
+	$(BIN)/python -m benchmarks packs pack_widths cold_start cifar_loading loading $(ARGS)
 
 bench-gpu: $(INSTALLED)  ## check and measure the GPU of this machine; ARGS="--out table.md" keeps the table
 	$(BIN)/python -m benchmarks.gpu $(ARGS)

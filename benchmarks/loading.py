@@ -1,31 +1,27 @@
 """Feeding photographs: our stream, FFCV as it comes and torch's DataLoader, at equal cores.
 
 2,000 made-up photographs of about 400 x 350 pixels, as JPEG files of quality 90 and as betons: all JPEG of quality 90,
-half of them JPEG, and raw. Images a second over an epoch from a warm page cache, on two cores and with two workers
-each, up to normalised float32 on the CPU: resized crops and flips of 160 pixels to train, central crops of 224 to
-evaluate. FFCV as it comes has its own decoders, flip and NormalizeImage; the DataLoader has Pillow and torchvision, and
-reads the JPEG files, so every beton is held against the same. Each way has a process of its own, in which an epoch
-goes ahead: FFCV has compiled by then, and the DataLoader's workers are up. The same ratios per CPU second, workers
-included, tell what other work on the machine cannot blur.
+half of them JPEG, raw, and raw with the longer side cut down to 256 pixels. Images a second over an epoch from a warm
+page cache, on two cores and with two workers each, up to normalised float32 on the CPU: resized crops and flips of 160
+pixels to train, central crops of 224 to evaluate. FFCV as it comes has its own decoders, flip and NormalizeImage; the
+DataLoader has Pillow and torchvision, and reads the JPEG files, so every beton is held against the same. Each way has a
+process of its own, in which an epoch goes ahead: FFCV has compiled by then, and the DataLoader's workers are up. The
+same ratios per CPU second, workers included, tell what other work on the machine cannot blur.
 """
 
 from __future__ import annotations
 
-import contextlib
 import functools
-import os
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import psutil
-
 from benchmarks.measuring.children import scratch_folder
 from benchmarks.measuring.contestants import contestants
-from benchmarks.measuring.feeds import Feed, View, open_bare_ffcv, open_data_loader, open_ours
+from benchmarks.measuring.epochs import WAYS, Epoch, read_epoch
+from benchmarks.measuring.feeds import View
 from benchmarks.measuring.figures import Figure, Goal, pair_up
+from benchmarks.measuring.image_betons import write_images
 from benchmarks.measuring.machine import in_turn
 from benchmarks.measuring.photos import Photos, write_photos
 from orchestrator.console import LOG
@@ -38,35 +34,14 @@ MODES: dict[str, dict[str, Any]] = {
     "JPEG": {"write_mode": "jpg"},
     "half JPEG": {"write_mode": "proportion", "compress_probability": 0.5},
     "raw": {"write_mode": "raw"},
+    "raw at 256 px": {"write_mode": "raw", "max_resolution": 256},
 }
 """What FFCV's image field is told for each beton."""
 VIEWS = {"train 160 px": View(trains=True, resolution=160), "evaluate 224 px": View(trains=False, resolution=224)}
-WAYS: dict[str, Callable[..., Feed]] = {
-    "ours": open_ours,
-    "bare FFCV": open_bare_ffcv,
-    "DataLoader": open_data_loader,
-}
-GOAL_OVER_LOADER, GOAL_OVER_FFCV = 1.6, 1.0
-"""The first for photographs that are JPEG in the beton too."""
+GOALS_OVER_LOADER = {"JPEG": 1.6, "raw at 256 px": 6.0}
+GOAL_OVER_FFCV = 1.0
 Name = tuple[str, str, str]
 """Way, mode and view."""
-
-
-@dataclass(frozen=True)
-class Epoch:
-    """What one epoch took, in seconds of wall time and of all CPUs."""
-
-    images: int
-    wall: float
-    cpu: float
-
-    @property
-    def rate(self) -> float:
-        return self.images / self.wall
-
-    @property
-    def cpu_rate(self) -> float:
-        return self.images / self.cpu
 
 
 def measure(quick: bool) -> Iterator[Figure]:
@@ -76,7 +51,9 @@ def measure(quick: bool) -> Iterator[Figure]:
     with scratch_folder() as scratch, contestants(tuple(WAYS), CORES) as found:
         found["ours"].call(prepare, scratch, photos)
         steps = {
-            (way, mode, view): functools.partial(found[way].call, read_epoch, way, source, view)
+            (way, mode, view): functools.partial(
+                found[way].call, read_epoch, way, source, VIEWS[view], BATCH_SIZE, CORES
+            )
             for view in VIEWS
             for way in WAYS
             for mode, source in sources(way, scratch).items()
@@ -100,7 +77,7 @@ def figures(taken: Mapping[Name, Sequence[Epoch]]) -> Iterator[Figure]:
         yield Figure(f"{view}: DataLoader, JPEG files", rates[plain], "images/s")
         for mode in MODES:
             ours, bare = ("ours", mode, view), ("bare FFCV", mode, view)
-            over_loader = Goal(GOAL_OVER_LOADER, is_least=True) if mode == "JPEG" else None
+            over_loader = Goal(GOALS_OVER_LOADER[mode], is_least=True) if mode in GOALS_OVER_LOADER else None
             over_ffcv = Goal(GOAL_OVER_FFCV, is_least=True)
             yield Figure(f"{view}: ours, {mode}", rates[ours], "images/s")
             yield Figure(f"{view}: bare FFCV, {mode}", rates[bare], "images/s")
@@ -124,37 +101,6 @@ def beton(scratch: Path, mode: str) -> Path:
 
 def prepare(scratch: Path, photos: int) -> None:
     """Make the photographs up and write them in every mode."""
-    import numpy as np
-
-    from workers import quiet_ffcv as ffcv
-
     write_photos(scratch / "photos", photos, processes=CORES)
     for mode, options in MODES.items():
-        fields = {"image": ffcv.RGBImageField(**options), "label": ffcv.IntField()}
-        np.random.seed(0)  # FFCV draws from it which images become JPEG
-        with open(os.devnull, "w") as nowhere, contextlib.redirect_stderr(nowhere):  # its progress bar
-            writer = ffcv.DatasetWriter(str(beton(scratch, mode)), fields, num_workers=1)
-            writer.from_indexed_dataset(Photos(scratch / "photos"))
-
-
-@functools.cache
-def opened(way: str, source: Path, view: str) -> Feed:
-    """A feed; opened once a process."""
-    return WAYS[way](source, VIEWS[view], batch_size=BATCH_SIZE, workers=CORES)
-
-
-def read_epoch(way: str, source: Path, view: str) -> Epoch:
-    """Read one epoch to its end."""
-    feed, images = opened(way, source, view), 0
-    started, cpu_before = time.perf_counter(), cpu_seconds()
-    for inputs, _ in feed(0):
-        assert inputs.shape[1:] == (3, VIEWS[view].resolution, VIEWS[view].resolution)
-        images += len(inputs)
-    return Epoch(images, time.perf_counter() - started, cpu_seconds() - cpu_before)
-
-
-def cpu_seconds() -> float:
-    """Of this process and of those that it started."""
-    this = psutil.Process()
-    times = [process.cpu_times() for process in (this, *this.children(recursive=True))]
-    return float(sum(each.user + each.system for each in times))
+        write_images(beton(scratch, mode), Photos(scratch / "photos"), **options)

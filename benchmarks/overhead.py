@@ -17,14 +17,12 @@ from typing import Any
 
 from benchmarks.measuring.children import scratch_folder
 from benchmarks.measuring.figures import Figure, Goal, cost_per_run, pair_up
-from benchmarks.measuring.launched import SlotSeconds, launch_once
+from benchmarks.measuring.launched import SlotSeconds, launch_once, plan_once
 from benchmarks.measuring.loop import LoopSeconds, run_loops
 from benchmarks.measuring.machine import in_turn
 from benchmarks.measuring.plain_tune import PlainSeconds, prepare, run_plain
 from benchmarks.measuring.rounds import SHORTER, loop_and_launch
 from orchestrator.console import LOG
-from orchestrator.launch import LaunchOptions, check_data, plan_launch
-from orchestrator.storage import open_storage
 from search_spaces.catalog import load_space
 from search_spaces.spec import SearchSpace
 
@@ -81,8 +79,7 @@ def compare(space: SearchSpace, number: int) -> Comparison:
     """Loops, launch and both plain scripts, starting with another one in every round."""
     with scratch_folder() as scratch:
         data_folder, plain_folder = scratch / "data", scratch / "plain"
-        plan = plan_launch(space, LaunchOptions(open_storage(scratch / "sweeps"), space.name, data_folder))
-        check_data(plan.packs, data_folder)
+        plan = plan_once(space, data_folder, scratch)
         prepare(plain_folder, scratch)
         steps: dict[str, Callable[[], Any]] = {
             "loop": lambda: run_loops(plan.packs, data_folder, scratch, processes=plan.lanes.most_slots),

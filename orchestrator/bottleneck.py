@@ -74,8 +74,8 @@ def _faster_loading(
         return (f"nothing: a pack of {pack_size} runs shares one stream, and its steps take longer than its loading",)
     if pack_size > 1:
         steps.append(
-            f"packs of {pack_size} runs share one stream here, and would need {math.ceil(behind * gain)} to hide loading: "
-            "more noise rates cost little more time"
+            f"packs of {pack_size} runs share one stream here, and would need {math.ceil(behind * gain)} to hide "
+            "loading: more noise rates cost little more time"
         )
     elif space.packing == "off" or space.packing == 1:
         steps.append("let runs that differ in their noise alone share one stream: --set packing=auto")

@@ -235,6 +235,7 @@ def _run(plan: Plan, options: LaunchOptions, stops: Stops, hardware: Hardware, o
             engine=space.resources.engine,
             usual_pack=max(len(pack.runs) for pack in group_packs(plan.runs, space.packing)),
             compile=space.resources.compile,
+            cuda_graphs=space.resources.cuda_graphs,
             checkpoint_seconds=space.resources.checkpoint_seconds,
             trainer=options.trainer,
         ),

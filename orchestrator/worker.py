@@ -53,6 +53,7 @@ class WorkerSettings:
         engine: that trains the networks of a pack, "auto" for the faster one.
         usual_pack: runs that the packs of the sweep have, where nothing cuts them.
         compile: whether networks go through torch.compile.
+        cuda_graphs: whether steps on GPUs are replayed as CUDA graphs.
         checkpoint_seconds: how often runs in training are saved.
         trainer: "module:function" with the signature of workers.train.train_pack.
     """
@@ -65,6 +66,7 @@ class WorkerSettings:
     engine: Literal["auto", "sequential", "fused"] = "auto"
     usual_pack: int = 1
     compile: bool = False
+    cuda_graphs: bool = False
     checkpoint_seconds: float = 60.0
     trainer: str = "workers.train:train_pack"
 
@@ -83,6 +85,7 @@ class WorkerSettings:
             decode_threads=self.threads if self.gpus else 1,
             compile=self.compile,
             engine=None if self.engine == "auto" else self.engine,
+            cuda_graphs=self.cuda_graphs,
             usual_pack=self.usual_pack,
         )
 

@@ -17,7 +17,6 @@ from orchestrator.calibration import (
     read_calibration,
     wants_gpu,
 )
-from workers.device_names import cpu_name
 from orchestrator.lanes import lanes_for
 from orchestrator.slots import local_hardware
 from orchestrator.storage import open_storage
@@ -25,6 +24,7 @@ from search_spaces.memory import run_bytes
 from search_spaces.packs import group_packs
 from search_spaces.runs import Run, expand
 from search_spaces.spec import FlowRecipe, SearchSpace
+from workers.device_names import cpu_name
 
 
 @dataclass(frozen=True)

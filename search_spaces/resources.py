@@ -28,6 +28,8 @@ class Resources(Frozen):
     is faster, which is measured. The two differ by rounding; each gives the same in packs of any size."""
     compile: bool = False
     """Whether networks go through torch.compile: minutes at the start of each width, then faster steps on GPUs."""
+    cuda_graphs: bool = False
+    """Whether steps on a GPU are replayed as CUDA graphs, which launch all kernels of a narrow network at once."""
     checkpoint_seconds: float = Field(default=60, gt=0)
     """How often runs in training are saved (less often where saving takes over 2 % of the time)."""
 

@@ -8,8 +8,16 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
+from benchmarks.gpu import sharing
+from benchmarks.gpu.grid_hours import Speeds, between_widths, grid_hours, hours
+from benchmarks.gpu.packs import Cell, Taken, judge
+from benchmarks.gpu.sizes import QUICK
 from benchmarks.gpu.verdicts import Line, lacking, markdown, ratio, speed
+from search_spaces.catalog import load_space
+from search_spaces.packs import group_packs
+from search_spaces.runs import expand
 
 ROOT = Path(__file__).resolve().parent.parent
 OFTEN_LACKING = ("ray", "wandb", "polars", "click", "rich", "psutil", "yaml", "matplotlib")
@@ -34,15 +42,58 @@ def test_the_table_is_markdown_with_aligned_columns() -> None:
     ]
 
 
+def test_packs_are_judged_by_the_way_that_a_first_round_chose() -> None:
+    def cell(models: int, fused: float, in_turn: float, processes: float) -> Cell:
+        ways = {"alone": Taken(100.0, [100.0, 110.0, 90.0]), f"{models} processes": Taken(processes, [processes] * 3)}
+        ways |= {"one after another": Taken(in_turn, [in_turn] * 3), f"fused by {models}": Taken(fused, [fused] * 3)}
+        return Cell(4, models, ways, "fused by 2" if models == 2 else "one after another")
+
+    alone, processes, worst = judge(4, [cell(2, 300.0, 100.0, 150.0), cell(4, 400.0, 380.0, 200.0)])
+    assert (alone.what, alone.found, alone.verdict) == (
+        "CIFAR ResNet18 k=4: 4 models, one after another / one model alone in one process",
+        "3.800 (3.455 to 4.222)",
+        "MISSED",
+    )
+    assert (processes.found, processes.goal, processes.verdict) == ("1.900 (1.900 to 1.900)", ">= 2", "MISSED")
+    assert worst.verdict == "met"
+    assert "at its worst (4 models" in worst.what
+    *_, worst = judge(4, [cell(2, 100.0, 100.0, 150.0)])
+    assert (worst.found, worst.verdict) == ("0.667 (0.667 to 0.667)", "MISSED")
+
+
+def test_the_hours_of_the_grid_are_its_samples_over_the_speeds() -> None:
+    same = {width: Speeds(alone=1000.0, packed={2: 2000.0, 4: 4000.0}) for width in (4, 16)}
+    space = load_space("cifar10-grid", ["widths=[4]", "seeds=1", "recipe.epochs=2", "evaluation.first_epoch_points=0"])
+    runs = expand(space)
+    samples = 50_000 * 2 + (50_000 + 10_000) * 2 / 3  # two evaluations on all images
+    assert hours(group_packs(runs, "off"), same) == pytest.approx(5 * samples / 1000 / 3600)
+    assert hours(group_packs(runs, "auto"), same) == pytest.approx(5 * samples / 4000 / 3600)  # 5 a pack: as for 4
+    faster = {4: Speeds(100.0, {2: 400.0}), 16: Speeds(100.0, {2: 100.0})}
+    assert between_widths(faster, 8, 5) == pytest.approx(200.0)
+    assert (between_widths(faster, 2, 2), between_widths(faster, 64, 2)) == pytest.approx((400.0, 100.0))
+    alone, by_rate, by_seed = grid_hours(same)
+    assert "135 runs" in alone.what
+    assert "27 packs of up to 5" in by_rate.what
+    assert "9 packs of up to 15" in by_seed.what
+    assert "takes 4.00 times as long" in by_rate.found
+
+
+def test_without_ffcv_sharing_a_stream_is_not_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sharing, "HAS_FFCV", False)
+    (line,) = sharing.measure(torch.device("cpu"), QUICK, Path("nowhere"), [1])
+    assert line.found == "ffcv is not installed here"
+
+
 @pytest.mark.parametrize("lacks", [OFTEN_LACKING, OFTEN_LACKING + OF_FFCV], ids=["with FFCV", "without FFCV"])
 def test_the_whole_script_runs_on_a_cpu_without_what_may_be_missing(lacks: tuple[str, ...], tmp_path: Path) -> None:
-    out = tmp_path / "table.md"
+    out, without_ffcv = tmp_path / "table.md", "ffcv" in lacks
+    some = ["--only", "checks", "speeds"] if without_ffcv else []  # packs need it for one line only
     code = (
         f"import runpy, sys\nsys.modules.update(dict.fromkeys({lacks}))\n"
         "runpy.run_module('benchmarks.gpu', run_name='__main__')"
     )
     done = subprocess.run(
-        [sys.executable, "-c", code, "--device", "cpu", "--quick", "--cores", "1", "--out", str(out)],
+        [sys.executable, "-c", code, "--device", "cpu", "--quick", "--cores", "1", "--out", str(out), *some],
         cwd=ROOT,
         env=os.environ | {"OMP_NUM_THREADS": "1"},
         capture_output=True,
@@ -53,13 +104,26 @@ def test_the_whole_script_runs_on_a_cpu_without_what_may_be_missing(lacks: tuple
     table = out.read_text(encoding="utf-8")
     assert done.stdout.strip().endswith(table.strip())
     rows = [row for row in table.splitlines() if row.startswith("|")]
-    checks = [row for row in rows if "killed at step" in row or "torchvision's weights" in row]
-    assert len(checks) == 3
+    of_checks = ("killed at step", "torchvision's weights", "fused in packs", "fused against alone", "that is NaN")
+    checks = [row for row in rows if any(name in row for name in of_checks)]
+    assert len(checks) == 7
     assert all(row.rstrip("| ").endswith("met") for row in checks)
+    assert sum("needs a CUDA device" in row for row in rows) == 4
     streams = [row for row in rows if "fed by our FFCV stream" in row]
     assert len(streams) == 2
-    assert all(("ffcv is not installed here" in row) == ("ffcv" in lacks) for row in streams)
-    assert sum("our stream / our step alone" in row for row in rows) == (0 if "ffcv" in lacks else 2)
+    assert all(("ffcv is not installed here" in row) == without_ffcv for row in streams)
+    assert sum("our stream / our step alone" in row for row in rows) == (0 if without_ffcv else 2)
+    if not without_ffcv:
+        assert_packs_are_measured(rows)
+
+
+def assert_packs_are_measured(rows: list[str]) -> None:
+    (speeds,) = [row for row in rows if "2 models: samples x models/s" in row]
+    assert all(way in speeds for way in ("alone ", "2 processes ", "one after another ", "fused by 2 "))
+    assert sum("the way chosen / the best other way" in row for row in rows) == 1
+    (grid,) = [row for row in rows if "cifar10-grid, GPU-hours" in row]
+    assert "PyYAML is not installed here" in grid
+    assert sum("on one stream" in row for row in rows) == 4
 
 
 def test_what_cannot_be_measured_is_said_at_once() -> None:

@@ -118,7 +118,7 @@ def test_a_folder_that_cannot_be_written_costs_a_measurement_a_process(tmp_path:
 
 
 def test_of_two_workers_that_measure_at_once_both_go_by_the_first(tmp_path: Path, measured: mock.Mock) -> None:
-    def slow(run: Run, device: torch.device, most: int) -> StepSeconds:
+    def slow(run: Run, device: torch.device, most: int, *, graphs: bool) -> StepSeconds:
         fusion._keep(tmp_path / FILE_NAME, {conditions(run, device): WIDE})
         return NARROW
 
@@ -135,7 +135,7 @@ def test_measuring_takes_steps_of_each_size(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("engine", ["sequential", "fused"])
 def test_training_goes_by_the_choice(engine: Engine, data_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fusion, "measure_steps", lambda *_: NARROW if engine == "fused" else WIDE)
+    monkeypatch.setattr(fusion, "measure_steps", lambda *_, **__: NARROW if engine == "fused" else WIDE)
     monkeypatch.setattr(fusion, "FILE_NAME", f"{engine}.json")
     progress = list(train_pack([run_of()], data_folder, CPU, placement=FREE))
     assert [end.engine for part in progress for end in part.ended] == [engine]

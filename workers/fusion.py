@@ -23,6 +23,7 @@ from search_spaces.runs import Run
 from search_spaces.spec import Recipe
 from workers.batches import GivenLabels, MicroBatch
 from workers.checkpoint import Engine
+from workers.cuda_graph import WARM_UP_STEPS
 from workers.device_names import cpu_name
 from workers.member import Member
 from workers.placement import Placement
@@ -84,7 +85,8 @@ def choose(
     def models(count: int) -> int:
         return count_models(run, count, device)
 
-    seconds = _known_or_measured(run, device, models(max(members, usual)), folder / FILE_NAME)
+    most = models(max(members, usual))
+    seconds = _known_or_measured(run, device, most, folder / FILE_NAME, graphs=placement.cuda_graphs)
     engine = engine or ("fused" if fastest(seconds, usual, models) > 1 else "sequential")
     return engine, 1 if engine == "sequential" else fastest(seconds, members, models, least=LEAST_FUSED)
 
@@ -103,11 +105,11 @@ def pack_gain(run: Run, members: int, device: torch.device, folder: Path) -> flo
     return members * seconds.by_models[1] / sum(seconds.of(models(size)) for size in sizes) if sizes else 1.0
 
 
-def _known_or_measured(run: Run, device: torch.device, most: int, path: Path) -> StepSeconds:
-    key = conditions(run, device)
+def _known_or_measured(run: Run, device: torch.device, most: int, path: Path, *, graphs: bool = False) -> StepSeconds:
+    key = conditions(run, device, graphs=graphs)
     found = _read(path).get(key)
     if found is None or found.searched < most:
-        found = measure_steps(run, device, most)
+        found = measure_steps(run, device, most, graphs=graphs)
         kept = _read(path)
         if key in kept and kept[key].searched >= found.searched:
             return kept[key]  # another worker was faster: both go by one measurement
@@ -132,7 +134,7 @@ def fastest(seconds: StepSeconds, members: int, models: Callable[[int], int], le
     return best if least > 1 or total(best) * LEAST_GAIN <= members * seconds.by_models[1] else 1
 
 
-def conditions(run: Run, device: torch.device) -> str:
+def conditions(run: Run, device: torch.device, *, graphs: bool = False) -> str:
     """Everything that the speed of a step depends on, in words."""
     facts, recipe = run.dataset.described, run.recipe
     assert isinstance(recipe, Recipe)
@@ -142,22 +144,23 @@ def conditions(run: Run, device: torch.device) -> str:
     batch = min(recipe.micro_batch or recipe.batch_size, run.samples)
     network = f"{run.architecture} width {run.width}, {facts.channels}x{side}x{side} to {facts.classes}"
     training = f"batch {batch}, {recipe.precision} {recipe.optimizer}"
-    return ", ".join(filter(None, [name, threads, f"torch {torch.__version__}", network, training]))
+    ways = [name, threads, f"torch {torch.__version__}", network, training, "CUDA graphs" if graphs else ""]
+    return ", ".join(filter(None, ways))
 
 
-def measure_steps(run: Run, device: torch.device, most: int) -> StepSeconds:
+def measure_steps(run: Run, device: torch.device, most: int, *, graphs: bool = False) -> StepSeconds:
     """Measure a step of one network, and of more and more in one, up to `most` or until it gets worse.
 
     Each size takes turns with the single network, so that what else the machine does favours neither.
     """
     given, batches = random_batches(run, device)
-    alone = _steps(run, 1, given, batches, device)
+    alone = _steps(run, 1, given, batches, device, graphs)
     found, searched = {}, most
     single: list[float] = []
     ratios: dict[int, float] = {}
     for size in [size for size in SIZES if count_models(run, size, device) == size]:
         try:
-            fused = _steps(run, size, given, batches, device)
+            fused = _steps(run, size, given, batches, device, graphs)
             rounds = [(_seconds(alone, device), _seconds(fused, device))]
             while len(rounds) < ROUNDS and rounds[0][0] < LONG_STEP_SECONDS:
                 rounds.append((_seconds(alone, device), _seconds(fused, device)))
@@ -181,19 +184,19 @@ def measure_steps(run: Run, device: torch.device, most: int) -> StepSeconds:
 
 
 def _steps(
-    run: Run, models: int, given: GivenLabels, batches: Sequence[MicroBatch], device: torch.device
+    run: Run, models: int, given: GivenLabels, batches: Sequence[MicroBatch], device: torch.device, graphs: bool
 ) -> Callable[[], None]:
-    """A step of so many networks; it leaves their weights as they are, and has been taken once or twice already."""
+    """A step of so many networks; it leaves their weights as they are, and has been taken a few times already."""
     engine: Engine = "sequential" if models == 1 else "fused"
-    stack = Stack([Member(run, given) for _ in range(models)], engine, device, Placement())
+    stack = Stack([Member(run, given) for _ in range(models)], engine, device, Placement(cuda_graphs=graphs))
 
     def step() -> None:
         for batch in batches:
             stack.accumulate(batch)
         stack.update(0.0)
 
-    step()
-    step()
+    for _ in range(WARM_UP_STEPS + 1 if graphs else 2):
+        step()
     return step
 
 

@@ -19,7 +19,7 @@ class Placement:
         engine: that trains the networks of a pack (stack.py); None for the faster one, as measured (fusion.py). Runs
             that go on from a checkpoint keep the one that they began with.
         fused: networks that the engine "fused" makes one, at most; None for what is fastest.
-        cuda_graphs: whether a lone network's step on a GPU is replayed as a CUDA graph (cuda_graph.py).
+        cuda_graphs: whether steps on a GPU are replayed as CUDA graphs (cuda_graph.py).
         usual_pack: runs that the packs of this sweep have, where nothing cuts them.
     """
 

@@ -25,6 +25,7 @@ from search_spaces.runs import Run
 from workers.batch_norm import synchronise_batch_norm
 from workers.batches import MicroBatch
 from workers.checkpoint import Checkpoint, Engine, Spent
+from workers.cuda_graph import graphed_step, single
 from workers.flat_optimizer import FlatOptimizer
 from workers.member import Member
 from workers.optimization import autocast, build_optimizer, gradient_scaler
@@ -60,6 +61,7 @@ class Stack:
         own = build_optimizer if engine == "sequential" else FlatOptimizer
         self.optimizer: Any = own(self.model, self.recipe)
         self.scaler = gradient_scaler(self.recipe, device)
+        self.graphed = graphed_step(members[0].run, device, placement)
         self.network = _for_training(self.model, device, placement)
         """Gives the logits in training; `model` is the bare one behind it."""
         self.tables = torch.stack([member.given.table for member in self._filled(self.members)])
@@ -69,7 +71,14 @@ class Stack:
         self.step = 0
 
     def accumulate(self, batch: MicroBatch) -> None:
-        """Add the gradients of a micro-batch with each run's labels, and its part of the batch's mean losses."""
+        """Add the gradients of a micro-batch with each run's labels, and its part of the batch's mean losses.
+
+        Where the step is a graph, this is left to `update`: the batch has to stay as it is until then.
+        """
+        if self.graphed is None or not self.graphed.takes(batch):
+            self._accumulate(batch)
+
+    def _accumulate(self, batch: MicroBatch) -> None:
         alone = isinstance(self.network, DistributedDataParallel) and not batch.ends_step
         with self.network.no_sync() if alone else nullcontext():  # type: ignore[operator]
             with autocast(self.recipe, self.device):
@@ -81,13 +90,24 @@ class Stack:
 
     def update(self, rate: float) -> None:
         """Take an optimiser step with what was accumulated."""
+        if self.device.type == "cuda":
+            rate = single(rate)  # with graphs and without
         for group in self.optimizer.param_groups:
             group["lr"] = rate
+        if self.graphed is None or not self.graphed.step(rate, self.optimizer, self._train):
+            self._take_step()
+        self.loss_steps += 1
+        self.step += 1
+
+    def _train(self, batch: MicroBatch) -> None:
+        """On a whole batch."""
+        self._accumulate(batch)
+        self._take_step()
+
+    def _take_step(self) -> None:
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.optimizer.zero_grad()
-        self.loss_steps += 1
-        self.step += 1
 
     def settle(self) -> None:
         """Bring what is spread over the group together in its first process, before it is read or saved."""
@@ -180,6 +200,8 @@ class Stack:
         """Take the members' states over."""
         whole = copy.deepcopy(states[0]) if self.models == 1 else stacked(self._filled(states))
         self.model.load_state_dict(whole["model"])
+        if self.graphed is not None:
+            self.graphed.forget()
         self.optimizer.load_state_dict(whole["optimizer"])  # torch would train on the very tensors of another's
 
 

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from benchmarks.gpu.verdicts import Line
 
+PARTS = ("checks", "speeds", "packs")
 EXAMPLE = "Example:  python -m benchmarks.gpu --cores 16 4 --out benchmarks/gpu-h100.md"
 
 
@@ -29,6 +30,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument(
         "--cores", type=int, nargs="+", default=[available], help="CPU cores to feed from, each measured (default: all)"
     )
+    parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS, help="some of it (default: all)")
     parser.add_argument("--out", type=Path, help="write the table there too, as Markdown")
     options = parser.parse_args(arguments)
     if wrong := [count for count in options.cores if not 1 <= count <= available]:
@@ -42,7 +44,7 @@ def main(arguments: list[str] | None = None) -> None:
     if options.device.startswith("cuda") and not torch.cuda.is_available():
         parser.error("there is no CUDA device here: use --device cpu --quick to see that everything runs")
 
-    from benchmarks.gpu import parity, precision, resuming, speed
+    from benchmarks.gpu import pack_checks, packs, parity, precision, resuming, sharing, speed
     from benchmarks.gpu.data import prepare_all
     from benchmarks.gpu.sizes import FULL, QUICK
     from benchmarks.gpu.verdicts import markdown
@@ -50,11 +52,18 @@ def main(arguments: list[str] | None = None) -> None:
     device, sizes = torch.device(options.device), QUICK if options.quick else FULL
     lines: list[Line] = []
     with tempfile.TemporaryDirectory(prefix="bo-sweep-bench-") as folder:
-        for module in (parity, resuming, precision):
-            lines += noted(module.check(device, sizes))
+        if "checks" in options.only:
+            for module in (parity, resuming, precision, pack_checks):
+                lines += noted(module.check(device, sizes))
         checked = all(line.met is not False for line in lines)
-        prepare_all(sizes, Path(folder), max(options.cores))
-        lines += noted(speed.measure(device, sizes, Path(folder), options.cores))
+        if "packs" in options.only:
+            lines += noted(packs.measure(device, sizes, max(options.cores)))
+        if "speeds" in options.only or "packs" in options.only:
+            prepare_all(sizes, Path(folder), max(options.cores))
+        if "packs" in options.only:
+            lines += noted(sharing.measure(device, sizes, Path(folder), options.cores))
+        if "speeds" in options.only:
+            lines += noted(speed.measure(device, sizes, Path(folder), options.cores))
     table = markdown(title(device, options.quick), lines)
     if options.out:
         options.out.write_text(table, encoding="utf-8")

@@ -28,9 +28,11 @@ def _settings(*, tf32: bool, deterministic: bool, benchmark: bool) -> Iterator[N
     before = (cudnn.allow_tf32, matmul.allow_tf32, cudnn.deterministic, cudnn.benchmark)
     repeatable = torch.are_deterministic_algorithms_enabled()
     cudnn.allow_tf32, matmul.allow_tf32, cudnn.deterministic, cudnn.benchmark = tf32, tf32, deterministic, benchmark
-    torch.use_deterministic_algorithms(deterministic, warn_only=True)  # the comparison is what judges
+    if deterministic != repeatable:  # asking alone takes seconds, the first time in a process
+        torch.use_deterministic_algorithms(deterministic, warn_only=True)  # the comparison is what judges
     try:
         yield
     finally:
         cudnn.allow_tf32, matmul.allow_tf32, cudnn.deterministic, cudnn.benchmark = before
-        torch.use_deterministic_algorithms(repeatable)
+        if deterministic != repeatable:
+            torch.use_deterministic_algorithms(repeatable)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 
@@ -17,6 +18,28 @@ class Case:
     resolution: int
     samples: int
     """Images in the beton, or JPEG files in the folder."""
+
+
+@dataclass(frozen=True)
+class PackSizes:
+    """Of packs of CIFAR ResNet18, and of what is shared by them."""
+
+    models: Mapping[int, tuple[int, ...]]
+    """How many are trained at once, by their width."""
+    batch: int
+    processes: tuple[int, ...]
+    """How many processes share the GPU, where so many models are trained at once."""
+    compiled: tuple[int, ...]
+    """Widths at which one model alone is also measured through torch.compile, which takes half a minute each."""
+    rounds: int
+    seconds: float
+    fed: tuple[int, ...]
+    """How many ImageNet models one stream feeds."""
+    fed_rounds: int
+    fed_seconds: float
+    check_width: int
+    check_steps: int
+    check_batch: int
 
 
 @dataclass(frozen=True)
@@ -38,6 +61,7 @@ class Sizes:
     """Of every feed: not counted."""
     batches_in_flight: int
     """Of each worker of a DataLoader: not counted either."""
+    packs: PackSizes
 
 
 FULL = Sizes(
@@ -56,6 +80,20 @@ FULL = Sizes(
     seconds=3.0,
     starting_batches=4,
     batches_in_flight=2,
+    packs=PackSizes(
+        models={4: (2, 4, 8, 16, 32), 8: (2, 4, 8, 16), 16: (2, 4, 8, 16), 32: (2, 4, 8), 64: (2, 4, 8)},
+        batch=128,
+        processes=(2, 4, 8),
+        compiled=(16,),
+        rounds=3,
+        seconds=0.15,
+        fed=(1, 2, 4, 8),
+        fed_rounds=2,
+        fed_seconds=1.5,
+        check_width=16,
+        check_steps=30,
+        check_batch=128,
+    ),
 )
 QUICK = Sizes(
     cifar=(Case("CIFAR ResNet18 k=2, batch 8", "cifar10", "cifar-resnet18", 2, 8, 32, 64),),
@@ -70,4 +108,18 @@ QUICK = Sizes(
     seconds=0.0,
     starting_batches=1,
     batches_in_flight=0,
+    packs=PackSizes(
+        models={2: (2,)},
+        batch=8,
+        processes=(2,),
+        compiled=(),
+        rounds=1,
+        seconds=0.0,
+        fed=(1, 2),
+        fed_rounds=1,
+        fed_seconds=0.0,
+        check_width=2,
+        check_steps=3,
+        check_batch=8,
+    ),
 )

@@ -22,9 +22,9 @@ class Line:
         return {True: "met", False: "MISSED", None: ""}[self.met]
 
 
-def speed(what: str, values: Sequence[float]) -> Line:
+def speed(what: str, values: Sequence[float], unit: str = "images/s") -> Line:
     """Images/s of every round."""
-    return Line(what, f"{_spread(values, '{:,.0f}')} images/s", n=len(values))
+    return Line(what, f"{_spread(values, '{:,.0f}')} {unit}", n=len(values))
 
 
 def ratio(what: str, above: Sequence[float], below: Sequence[float], least: float | None = None) -> Line:
@@ -35,9 +35,9 @@ def ratio(what: str, above: Sequence[float], below: Sequence[float], least: floa
     return Line(what, _spread(values, "{:.3f}"), f">= {least:g}", statistics.median(values) >= least, len(values))
 
 
-def lacking(what: str) -> Line:
-    """In place of what needs FFCV."""
-    return Line(what, "ffcv is not installed here", n=0)
+def lacking(what: str, package: str = "ffcv") -> Line:
+    """In place of what needs a package."""
+    return Line(what, f"{package} is not installed here", n=0)
 
 
 def markdown(title: str, lines: Sequence[Line]) -> str:

@@ -1,14 +1,15 @@
 """Processes that stay, one for each way of doing the same thing, so that what is paid once a process is not measured.
 
-They take turns: while one works, the others wait for their next call and use no CPU.
+They take turns: while one works, the others wait for their next call and use no CPU. Unless they are asked to work side
+by side.
 """
 
 from __future__ import annotations
 
 import multiprocessing
 import os
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
 from contextlib import ExitStack, contextmanager
 from typing import Any, TypeVar
 
@@ -24,7 +25,11 @@ class Contestant:
 
     def call(self, function: Callable[..., Result], *arguments: Any) -> Result:
         """What a module's function gives there; its exceptions are raised here."""
-        return self._pool.submit(function, *arguments).result()
+        return self.start(function, *arguments).result()
+
+    def start(self, function: Callable[..., Result], *arguments: Any) -> Future[Result]:
+        """The same, without waiting for it."""
+        return self._pool.submit(function, *arguments)
 
     def close(self) -> None:
         self._pool.shutdown()
@@ -38,6 +43,11 @@ def contestants(names: Sequence[str], cores: int) -> Iterator[dict[str, Contesta
         for contestant in found.values():
             stack.callback(contestant.close)
         yield found
+
+
+def side_by_side(found: Iterable[Contestant], function: Callable[..., Result], *arguments: Any) -> list[Result]:
+    """What the function gives in each of them, all at once."""
+    return [future.result() for future in [each.start(function, *arguments) for each in found]]
 
 
 def stay_on(cores: int) -> None:

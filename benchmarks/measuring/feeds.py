@@ -1,4 +1,4 @@
-"""The ways to feed photographs to a network: our stream, FFCV as it comes, and torch's DataLoader with Pillow.
+"""The ways to feed images to a network: our stream, FFCV as it comes, and torch's DataLoader with Pillow.
 
 Each is a function that opens a feed; a feed is called with the number of an epoch and gives its batches: float32
 images [batch, 3, resolution, resolution] on the CPU, normalised with ImageNet's constants, and their labels or
@@ -32,13 +32,19 @@ MEAN, STD = IMAGENET.pixel_mean, IMAGENET.pixel_std
 
 @dataclass(frozen=True)
 class View:
-    """What becomes of each image: RandomResizedCrop and a flip, in random order, or a central crop, in file order."""
+    """What becomes of each image: RandomResizedCrop and a flip, in random order, or a central crop, in file order.
+
+    Small images, all of one size, are moved by up to 4 pixels and flipped.
+    """
 
     trains: bool
     resolution: int
+    small: bool = False
 
     @property
     def augmentation(self) -> str:
+        if self.small:
+            return "crop-flip"
         return "resized-crop-flip" if self.trains else "center-crop"
 
 
@@ -67,21 +73,32 @@ def open_ours(beton: Path, view: View, *, batch_size: int, workers: int, device:
 
 
 def open_bare_ffcv(beton: Path, view: View, *, batch_size: int, workers: int) -> Feed:
-    """FFCV's own loader and operations, as its documentation has them for ImageNet, normalising on the CPU."""
+    """FFCV's own loader and operations, as its documentation has them, normalising on the CPU."""
     assert "workers.quiet_ffcv" not in sys.modules, "its compiler is switched off in this process"
     from ffcv.fields.basics import IntDecoder
-    from ffcv.fields.rgb_image import CenterCropRGBImageDecoder, RandomResizedCropRGBImageDecoder
+    from ffcv.fields.rgb_image import (
+        CenterCropRGBImageDecoder,
+        RandomResizedCropRGBImageDecoder,
+        SimpleRGBImageDecoder,
+    )
     from ffcv.loader import Loader, OrderOption
-    from ffcv.transforms import NormalizeImage, RandomHorizontalFlip, Squeeze, ToTensor, ToTorchImage
+    from ffcv.transforms import (
+        NormalizeImage,
+        RandomHorizontalFlip,
+        RandomTranslate,
+        Squeeze,
+        ToTensor,
+        ToTorchImage,
+    )
 
-    from workers.augment import CENTER_RATIO
+    from workers.augment import CENTER_RATIO, PADDING
 
     sides = (view.resolution, view.resolution)
-    first = (
-        [RandomResizedCropRGBImageDecoder(sides), RandomHorizontalFlip()]
-        if view.trains
-        else [CenterCropRGBImageDecoder(sides, CENTER_RATIO)]
-    )
+    first: list[Any] = {
+        "crop-flip": lambda: [SimpleRGBImageDecoder(), RandomHorizontalFlip(), RandomTranslate(PADDING)],
+        "resized-crop-flip": lambda: [RandomResizedCropRGBImageDecoder(sides), RandomHorizontalFlip()],
+        "center-crop": lambda: [CenterCropRGBImageDecoder(sides, CENTER_RATIO)],
+    }[view.augmentation]()
     normalise = NormalizeImage(np.array(MEAN), np.array(STD), np.float32)
     loader = Loader(
         str(beton),

@@ -10,7 +10,8 @@ from pathlib import Path
 
 from benchmarks.measuring.children import Child, read_request, write_answer
 from benchmarks.measuring.probe import TRAINER, PackTimes, read_times
-from orchestrator.launch import LaunchOptions
+from orchestrator.launch import LaunchOptions, check_data, plan_launch
+from orchestrator.plan import Plan
 from orchestrator.storage import open_storage
 from search_spaces.spec import SearchSpace
 
@@ -39,6 +40,13 @@ class SlotSeconds:
     @property
     def once_up(self) -> float:
         return self.total - self.start_up
+
+
+def plan_once(space: SearchSpace, data_folder: Path, scratch: Path) -> Plan:
+    """What such a launch is going to do; data that can be made on the spot are made."""
+    plan = plan_launch(space, LaunchOptions(open_storage(scratch / "sweeps"), space.name, data_folder))
+    check_data(plan.packs, data_folder)
+    return plan
 
 
 def launch_once(space: SearchSpace, data_folder: Path, scratch: Path) -> SlotSeconds:

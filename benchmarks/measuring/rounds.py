@@ -8,12 +8,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from benchmarks.measuring.children import scratch_folder
-from benchmarks.measuring.launched import SlotSeconds, launch_once
+from benchmarks.measuring.launched import SlotSeconds, launch_once, plan_once
 from benchmarks.measuring.loop import LoopSeconds, run_loops
 from benchmarks.measuring.machine import in_turn
 from orchestrator.console import LOG
-from orchestrator.launch import LaunchOptions, check_data, plan_launch
-from orchestrator.storage import open_storage
 from search_spaces.catalog import load_space
 from search_spaces.spec import SearchSpace
 
@@ -45,8 +43,7 @@ def measure_round(space: SearchSpace, number: int) -> Round:
     """Loops side by side, a launch, and a loop alone, over the same packs."""
     with scratch_folder() as scratch:
         data_folder = scratch / "data"
-        plan = plan_launch(space, LaunchOptions(open_storage(scratch / "sweeps"), space.name, data_folder))
-        check_data(plan.packs, data_folder)
+        plan = plan_once(space, data_folder, scratch)
         steps: dict[str, Callable[[], Any]] = {
             "side_by_side": lambda: run_loops(
                 plan.packs, data_folder, scratch / "loops", processes=plan.lanes.most_slots
