@@ -7,6 +7,9 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+EVALUATION_BATCH = 512
+"""Samples that are read at once in an evaluation, and that go through a network alone at once."""
+
 
 @dataclass(frozen=True)
 class GivenLabels:

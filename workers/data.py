@@ -14,7 +14,7 @@ from torch import Tensor
 
 from search_spaces.recipe import Recipe
 from search_spaces.runs import Run
-from workers.batches import GivenLabels, MicroBatch, micro_batches
+from workers.batches import EVALUATION_BATCH, GivenLabels, MicroBatch, micro_batches
 from workers.beton_file import read_manifest
 from workers.betons import Betons, betons_for, true_labels
 from workers.loader import Stream, load_all, open_stream
@@ -25,7 +25,6 @@ from workers.subsets import digest, split_evaluation, stratified_subset
 
 IN_MEMORY_BYTES = 256 * 2**20
 """An evaluation set up to this size, decoded and normalised, is kept on the device for the whole pack."""
-EVALUATION_BATCH = 512
 ALONE_HERE = Placement()
 
 

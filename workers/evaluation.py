@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from workers.data import EVALUATION_BATCH, EvaluationSet, ImageData
+from workers.batches import EVALUATION_BATCH
+from workers.data import EvaluationSet, ImageData
 from workers.group import Group
 from workers.metrics import Labelled, Predictions, clean_metrics, concatenate, predictions, train_metrics
 from workers.optimization import autocast

@@ -33,7 +33,7 @@ from workers.stack import LEAST_FUSED, Stack, can_fuse, count_models, stack_size
 FILE_NAME = "fusion.json"
 """In the data folder, beside what bench-worker measured."""
 SIZES = (2, 4, 8, 16, 32)
-LEAST_GAIN = 1.03
+LEAST_GAIN = 1.05
 """Fusing that gains less than this may lose: one after another, then."""
 PAST_THE_BEST = 1.1
 """A size that takes so much longer for each network than the best one before it ends the search."""

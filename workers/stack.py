@@ -23,7 +23,7 @@ from search_spaces.architectures import final_resolution
 from search_spaces.recipe import Recipe
 from search_spaces.runs import Run
 from workers.batch_norm import synchronise_batch_norm
-from workers.batches import MicroBatch
+from workers.batches import EVALUATION_BATCH, MicroBatch
 from workers.checkpoint import Checkpoint, Engine, Spent
 from workers.cuda_graph import graphed_step, single
 from workers.flat_optimizer import FlatOptimizer
@@ -35,6 +35,9 @@ from workers.stacking import part_of, stacked
 
 LEAST_FUSED = 2
 """A lone convolution takes other kernels than a grouped one."""
+CACHED_BYTES = 2**18
+"""Of each model, what the first feature maps of an evaluation batch may take on a CPU: several models then go through
+its caches. Not less for fewer models, so that the batches are the same for any number of them."""
 CHANNELS_AT_ONCE = 8
 """Channels that the CPU's batch norm treats at once (float32); it rounds the last ones otherwise, if they are fewer."""
 
@@ -64,6 +67,8 @@ class Stack:
         self.graphed = graphed_step(members[0].run, device, placement)
         self.network = _for_training(self.model, device, placement)
         """Gives the logits in training; `model` is the bare one behind it."""
+        self._evaluated = self.model if self.models == 1 else self._without_twins()
+        """The same parameters without those of needless twins: in eval mode, kernels treat all models alike."""
         self.tables = torch.stack([member.given.table for member in self._filled(self.members)])
         """Given labels, int64[models, N], by original index."""
         self.loss_sums = torch.zeros(self.models, device=device)
@@ -123,8 +128,10 @@ class Stack:
     def logits(self, inputs: Tensor) -> Tensor:
         """Of every member in eval mode, float[members, batch, classes]."""
         with autocast(self.recipe, self.device):
-            logits: Tensor = self.model(inputs)
-        return logits[None] if self.models == 1 else logits[: len(self.members)]
+            if self.models == 1:
+                return self.model(inputs)[None]  # type: ignore[no-any-return]
+            parts = torch.split(inputs, _evaluated_at_once(self.members[0].run, self.device))  # type: ignore[no-untyped-call]
+            return torch.cat([self._evaluated(part) for part in parts], dim=1)[: len(self.members)]
 
     def given(self, index: Tensor) -> Tensor:
         """Given labels of every member, int64[members, batch], at original indices."""
@@ -196,6 +203,14 @@ class Stack:
         """Of each network: of the members, then of the last one's twins, for which nobody asks."""
         return [*members, *[members[-1]] * (self.models - len(members))]
 
+    def _without_twins(self) -> ResNet:
+        count = max(LEAST_FUSED, len(self.members))
+        network = empty_like(self.members[0].run, models=count, device=self.device).eval()
+        for own, whole in ((network.parameters(), self.model.parameters()), (network.buffers(), self.model.buffers())):
+            for part, tensor in zip(own, whole, strict=True):
+                part.data = tensor.data[: len(tensor) // self.models * count] if tensor.ndim else tensor.data
+        return network
+
     def _load(self, states: Sequence[dict[str, Any]]) -> None:
         """Take the members' states over."""
         whole = copy.deepcopy(states[0]) if self.models == 1 else stacked(self._filled(states))
@@ -240,6 +255,14 @@ def can_fuse(run: Run, placement: Placement) -> bool:
     assert isinstance(run.recipe, Recipe)
     pixels = final_resolution(run.architecture, run.dataset.input_resolution)
     return run.recipe.precision != "fp16" and placement.group.size == 1 and pixels > 1
+
+
+def _evaluated_at_once(run: Run, device: torch.device) -> int:
+    """Samples that go through a fused network in eval mode at once."""
+    if device.type == "cuda":
+        return EVALUATION_BATCH
+    sample_bytes = 4 * run.width * run.dataset.input_resolution**2
+    return min(EVALUATION_BATCH, max(64, CACHED_BYTES // sample_bytes))
 
 
 def empty_like(run: Run, *, models: int, device: torch.device) -> ResNet:
