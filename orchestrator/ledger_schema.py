@@ -65,6 +65,8 @@ ENDS = pa.schema(
         _field("reused_from", pa.string(), "sweep whose rows these are, where they were not trained for this one"),
     ]
 )
+ADDED_LATER = frozenset({"engine"})
+"""Columns that files of this version may lack, as they were written before there was the column: null."""
 LOGS = pa.schema(
     [
         _field("time", pa.timestamp("us", "UTC")),

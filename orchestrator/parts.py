@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import xxhash
 
+from orchestrator.ledger_schema import ADDED_LATER
 from orchestrator.storage import MissingFileError, Storage, StorageError, StoredFile
 from workers.schema import RECURRING_COLUMNS, ROWS
 
@@ -149,10 +150,14 @@ def read_parts(storage: Storage, folder: str, schema: pa.Schema) -> pa.Table:
 def _parse(source: pa.NativeFile, path: str, schema: pa.Schema) -> pa.Table | Damage:
     try:
         with pq.ParquetFile(source) as file:
-            lacking = sorted(set(schema.names) - set(file.schema_arrow.names))
-            if lacking:  # left to itself, Arrow reads a column that is not there as nulls
-                return Damage(path, f"not a file of this ledger: it lacks {', '.join(lacking)}")
-            return file.read(columns=schema.names).select(schema.names).cast(schema)
+            lacking = set(schema.names) - set(file.schema_arrow.names)
+            if lacking - ADDED_LATER:  # left to itself, Arrow reads a column that is not there as nulls
+                names = ", ".join(sorted(lacking - ADDED_LATER))
+                return Damage(path, f"not a file of this ledger: it lacks {names}")
+            table = file.read(columns=schema.names)
+            for name in lacking:
+                table = table.append_column(schema.field(name), pa.nulls(len(table), schema.field(name).type))
+            return table.select(schema.names).cast(schema)
     except (OSError, pa.ArrowException) as error:
         return Damage(path, f"unreadable ({error})")
 

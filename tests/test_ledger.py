@@ -167,6 +167,19 @@ def test_a_part_with_other_columns_is_not_read_as_nulls(ledger: Ledger) -> None:
         ledger.load()
 
 
+def test_ends_from_before_there_was_a_column_are_read_with_nulls(ledger: Ledger) -> None:
+    from orchestrator.ledger_schema import ENDS
+    from orchestrator.parts import write_part
+
+    ledger.write_rows("pack-0", [row(RUNS[0], 0)])
+    older = as_table([end(RUNS[0], evaluations=1)], ENDS).drop_columns(["engine"])
+    write_part(ledger.storage, "ends", "older", older)
+    ledger.write_rows("pack-1", [row(RUNS[1], 0)])
+    ledger.write_ends("pack-1", [end(RUNS[1], evaluations=1) | {"engine": "fused"}])
+    assert set(ledger.ends()["engine"]) == {None, "fused"}
+    assert len(ledger.load()) == 2
+
+
 def test_a_missing_sweep_lists_those_that_are_there(ledger: Ledger, tmp_path: Path) -> None:
     with pytest.raises(LedgerError, match="Sweeps there: sweep"):
         open_ledger(tmp_path, "other")
