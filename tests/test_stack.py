@@ -64,39 +64,37 @@ def train(
     return rows, ends
 
 
-@pytest.fixture(scope="module", params=["adam", "sgd"])
-def overrides(request: pytest.FixtureRequest) -> tuple[str, ...]:
-    return SGD if request.param == "sgd" else ()
-
-
-@pytest.fixture(scope="module")
-def sixteen(data_folder: Path, overrides: tuple[str, ...]) -> tuple[list[Run], Rows]:
-    """What 16 runs in one network give."""
-    runs = runs_of(*overrides)
-    rows, ends = train(runs, data_folder, fused())
-    assert {end.engine for end in ends} == {"fused"}
-    return runs, rows
+@pytest.fixture(scope="module", params=["fused adam", "fused sgd", "sequential sgd"])
+def sixteen(request: pytest.FixtureRequest, data_folder: Path) -> tuple[list[Run], Rows, Engine]:
+    """What 16 runs in one pack give, by an engine and an optimiser."""
+    engine, optimizer = request.param.split()
+    runs = runs_of(*(SGD if optimizer == "sgd" else ()))
+    rows, ends = train(runs, data_folder, Placement(engine=engine, fused=16))
+    assert {end.engine for end in ends} == {engine}
+    return runs, rows, engine
 
 
 # -- one engine, packs of any size ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("first", "size", "most"), [(0, 1, 16), (15, 1, 16), (3, 2, 2), (11, 5, 16), (2, 5, 2)])
-def test_fused_runs_give_bitwise_the_same_in_packs_of_any_size(
-    first: int, size: int, most: int, sixteen: tuple[list[Run], Rows], data_folder: Path
+def test_runs_give_bitwise_the_same_in_packs_of_any_size(
+    first: int, size: int, most: int, sixteen: tuple[list[Run], Rows, Engine], data_folder: Path
 ) -> None:
-    runs, expected = sixteen
-    rows, _ = train(runs[first : first + size], data_folder, fused(most))
+    runs, expected, engine = sixteen
+    rows, _ = train(runs[first : first + size], data_folder, Placement(engine=engine, fused=most))
     assert rows == {run.run_id: expected[run.run_id] for run in runs[first : first + size]}
 
 
 def test_members_go_on_from_checkpoints_in_other_packs_by_the_engine_that_they_began_with(
-    sixteen: tuple[list[Run], Rows], data_folder: Path
+    sixteen: tuple[list[Run], Rows, Engine], data_folder: Path
 ) -> None:
-    runs, expected = sixteen
+    runs, expected, engine = sixteen
+    other: Engine = "sequential" if engine == "fused" else "fused"
     five = runs[4:9]
     steps = iter(range(1, 100))
-    training = train_pack(five, data_folder, CPU, placement=fused(), pause=lambda: next(steps) == 5)
+    placement = Placement(engine=engine, fused=16)
+    training = train_pack(five, data_folder, CPU, placement=placement, pause=lambda: next(steps) == 5)
     rows: Rows = {}
     saved: dict[str, bytes] = {}
     for progress in training:
@@ -108,18 +106,18 @@ def test_members_go_on_from_checkpoints_in_other_packs_by_the_engine_that_they_b
     training.close()  # type: ignore[attr-defined]
     for part in (five[:1], five[1:]):
         resume = {run.run_id: load_checkpoint(saved[run.run_id], run) for run in part}
-        later, ends = train(part, data_folder, Placement(), resume)
-        assert {end.engine for end in ends} == {"fused"}
+        later, ends = train(part, data_folder, Placement(engine=other, fused=2), resume)
+        assert {end.engine for end in ends} == {engine}
         for run in part:
             assert rows[run.run_id] + later[run.run_id] == expected[run.run_id]
 
 
-def test_a_diverging_member_leaves_a_fused_network_and_the_others_are_untouched(
-    sixteen: tuple[list[Run], Rows], data_folder: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_diverging_member_leaves_the_pack_and_the_others_are_untouched(
+    sixteen: tuple[list[Run], Rows, Engine], data_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    runs, expected = sixteen
+    runs, expected, engine = sixteen
     poison(monkeypatch, lambda run, step: run.noise.rate == 0.1 and step == 3)
-    rows, ends = train(runs[:3], data_folder, fused())
+    rows, ends = train(runs[:3], data_folder, Placement(engine=engine, fused=16))
     assert [(end.run_id, end.status) for end in ends] == [
         (runs[2].run_id, "diverged"),
         (runs[0].run_id, "done"),
