@@ -314,7 +314,7 @@ def test_a_stop_while_the_cluster_starts_is_a_stop(sign: str, tmp_path: Path, da
     assert "Stopped." in errors
 
 
-@pytest.mark.parametrize("victim", ["worker", "driver"])
+@pytest.mark.parametrize("victim", ["worker", pytest.param("driver", marks=pytest.mark.chaos)])
 def test_after_a_kill_the_table_is_that_of_an_undisturbed_sweep(
     victim: str, longer: Path, tmp_path: Path, data_folder: Path
 ) -> None:

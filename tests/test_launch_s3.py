@@ -24,6 +24,7 @@ from search_spaces.spec import SearchSpace
 from tests import object_store
 from tests.object_store import BUCKET
 from tests.test_launch import TINY, in_training, launch, wait_for
+from workers.placement import Placement
 from workers.schema import ROWS, TIMING_COLUMNS
 from workers.train import train_pack
 
@@ -41,7 +42,8 @@ def test_a_sweep_on_s3_survives_a_kill_and_a_store_that_fails(
         monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
         store.set_faults(failing_share=0.1, dropping_share=0.05, delay_seconds=0.01, seed=1)
         url = f"s3://{BUCKET}/sweeps"
-        more = (*TINY, "--set", "recipe.epochs=60")  # longer than a beat of the lease, on any machine
+        longer = "recipe.epochs=60"  # than a beat of the lease, on any machine
+        more = (*TINY, "--set", longer, "--set", "resources.engine=fused")
         command = [sys.executable, "-m", "orchestrator.cli", "launch", "digits-grid", "--storage", url]
         process = subprocess.Popen(
             [*command, "--data", str(data_folder), *more],
@@ -68,9 +70,10 @@ def test_a_sweep_on_s3_survives_a_kill_and_a_store_that_fails(
 
 
 def trained_here(space: SearchSpace, data_folder: Path) -> pl.DataFrame:
-    """The rows of a space by the plain training loop."""
+    """The rows of a space by the plain training loop, by the engine of the launch."""
+    placement = Placement(engine="fused", fused=4)
     packs = group_packs(expand(space), "auto")
-    streams = [train_pack(pack.runs, data_folder, torch.device("cpu")) for pack in packs]
+    streams = [train_pack(pack.runs, data_folder, torch.device("cpu"), placement=placement) for pack in packs]
     rows = [row for stream in streams for progress in stream for row in progress.rows]
     table = pl.DataFrame(as_table(rows, ROWS)).drop(*TIMING_COLUMNS, "attempt")
     return table.sort("run_id", "evaluation")

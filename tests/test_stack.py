@@ -228,7 +228,7 @@ def test_engines_drift_apart_by_rounding_over_an_epoch(data_folder: Path) -> Non
 
 def test_final_errors_of_packed_and_lone_runs_do_not_differ(data_folder: Path) -> None:
     """Thirty pairs after rounding has grown into other trajectories: the mean difference is noise."""
-    space = ("samples=200", "recipe.batch_size=50", "recipe.epochs=15", "evaluation.points=2", "widths=4")
+    space = ("samples=200", "recipe.batch_size=50", "recipe.epochs=9", "evaluation.points=2", "widths=4")
     rates = "noise.rates=[0, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.45]"
     runs = expand(load_space("digits-grid", (*space, rates, "seeds=3")))
     packs = [runs[start : start + 10] for start in range(0, len(runs), 10)]
