@@ -225,8 +225,8 @@ def _is_coordinator(process: psutil.Process) -> bool:
 def head_child(space: SearchSpace, options: LaunchOptions) -> Any:
     """Launch; answers the memory of driver and coordinator, and when `launch` had returned."""
     from orchestrator import launch
-    from orchestrator.coordinator import State
     from orchestrator.executor import Execution
+    from orchestrator.messages import State
 
     sampler = Sampler()
 

@@ -8,8 +8,8 @@ import socket
 from collections.abc import Sequence
 from typing import Any
 
-from orchestrator.coordinator import Beat, Orders, WorkerFacts
 from orchestrator.failures import Failure
+from orchestrator.messages import Beat, Orders, WorkerFacts
 
 
 class RayBoss:

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 if TYPE_CHECKING:
-    from orchestrator.coordinator import Tally
+    from orchestrator.messages import Tally
 
 JSON_SCHEMA_VERSION = 1
 PLAIN_LINE_SECONDS = 10.0

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.boss import RayBoss
-from orchestrator.coordinator import Coordinator, State, WorkerFacts
+from orchestrator.coordinator import Coordinator
 from orchestrator.group_worker import bundles, run_group
 from orchestrator.head import (
     CONNECT_SECONDS,
@@ -34,6 +34,7 @@ from orchestrator.head import (
     own_head_lives,
 )
 from orchestrator.lanes import Lanes
+from orchestrator.messages import State, WorkerFacts
 from orchestrator.slots import Hardware, local_hardware
 from orchestrator.worker import WorkerSettings, run_worker
 from search_spaces.packs import Pack

@@ -15,11 +15,11 @@ from typing import Any, Self
 from orchestrator import compaction
 from orchestrator.budget import Budget
 from orchestrator.console import LOG
-from orchestrator.coordinator import GivenUp, State
 from orchestrator.executor import LOOK_SECONDS, Execution
 from orchestrator.failures import death
 from orchestrator.head import ClusterLostError
 from orchestrator.ledger import Ledger
+from orchestrator.messages import GivenUp, State
 from orchestrator.provenance import versions
 from orchestrator.storage import StorageError
 

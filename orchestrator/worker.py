@@ -21,10 +21,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from orchestrator import paths
-from orchestrator.coordinator import Beat, Job, Orders
 from orchestrator.failures import Failure, failure_of, is_lost_peer
 from orchestrator.ledger import Ledger
 from orchestrator.logs import logged_to
+from orchestrator.messages import Beat, Job, Orders
 from orchestrator.provenance import versions
 from orchestrator.sink import Sink
 from orchestrator.storage import MissingFileError, Storage, StorageError

@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestrator.balance import cut, fair_share
-from orchestrator.coordinator import Beat, Coordinator, Job, Orders, WorkerFacts
+from orchestrator.coordinator import Coordinator
+from orchestrator.messages import Beat, Job, Orders, WorkerFacts
 from search_spaces.catalog import load_space
 from search_spaces.packs import Pack, group_packs
 from search_spaces.runs import Run, expand

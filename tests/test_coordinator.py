@@ -13,11 +13,10 @@ from orchestrator.coordinator import (
     MAX_BARREN,
     MAX_CRASHES,
     SILENT_SECONDS,
-    Beat,
     Coordinator,
-    WorkerFacts,
 )
 from orchestrator.failures import Failure
+from orchestrator.messages import Beat, WorkerFacts
 from search_spaces.catalog import load_space
 from search_spaces.packs import Pack, group_packs
 from search_spaces.runs import Run, expand

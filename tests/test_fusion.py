@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from unittest import mock
 
@@ -119,11 +120,24 @@ def test_a_folder_that_cannot_be_written_costs_a_measurement_a_process(tmp_path:
 
 def test_of_two_workers_that_measure_at_once_both_go_by_the_first(tmp_path: Path, measured: mock.Mock) -> None:
     def slow(run: Run, device: torch.device, most: int, *, graphs: bool) -> StepSeconds:
-        fusion._keep(tmp_path / FILE_NAME, {conditions(run, device): WIDE})
+        fusion._keep(tmp_path / FILE_NAME, conditions(run, device), WIDE)
         return NARROW
 
     measured.side_effect = slow
     assert choose(run_of(), 5, CPU, FREE, tmp_path) == ("sequential", 1)
+
+
+def test_packs_beyond_the_largest_size_are_not_measured_again_and_again(tmp_path: Path, measured: mock.Mock) -> None:
+    measured.return_value = StepSeconds({1: 3.0, 8: 5.0, 16: 9.0, 32: 17.0}, 32)
+    assert {choose(run_of(), 100, CPU, FREE, tmp_path)[1] for _ in range(3)} <= set(range(2, 33))
+    assert measured.call_count == 1
+
+
+def test_workers_that_measure_side_by_side_lose_nothing_of_each_other(tmp_path: Path) -> None:
+    keys = [f"kind {number}" for number in range(24)]
+    with ThreadPoolExecutor(8) as threads:
+        list(threads.map(lambda key: fusion._keep(tmp_path / FILE_NAME, key, NARROW), keys))
+    assert sorted(json.loads((tmp_path / FILE_NAME).read_text())) == sorted(keys)
 
 
 def test_measuring_takes_steps_of_each_size(tmp_path: Path) -> None:

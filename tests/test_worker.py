@@ -15,10 +15,11 @@ from polars.testing import assert_frame_equal
 
 from orchestrator import sink as sink_module
 from orchestrator import worker as worker_module
-from orchestrator.coordinator import Beat, Coordinator, Orders, WorkerFacts
+from orchestrator.coordinator import Coordinator
 from orchestrator.failures import Failure
 from orchestrator.ledger import Ledger, Manifest
 from orchestrator.local_storage import LocalStorage
+from orchestrator.messages import Beat, Orders, WorkerFacts
 from orchestrator.repair import repair
 from orchestrator.storage import StorageError
 from orchestrator.worker import WorkerSettings, run_worker

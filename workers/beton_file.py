@@ -8,15 +8,11 @@ last: there means done), which also tells size and checksum.
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import functools
 import hashlib
 import json
-import os
 import queue
-import uuid
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from multiprocessing import Value
 from pathlib import Path
@@ -26,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from workers import quiet_ffcv as ffcv
+from workers.safe_writing import beside, locked
 
 ALWAYS_HASHED_BYTES = 64 * 2**20
 """A beton up to this size is hashed at every check: well below a tenth of a second."""
@@ -134,12 +131,12 @@ def write_beton(
     if is_prepared(path, wanted):
         return
     path.parent.mkdir(parents=True, exist_ok=True)
-    with _locked(path.parent):
+    with locked(path.parent):
         if is_prepared(path, wanted):  # by the process that held the lock
             return
         images, labels = make()
         assert len(images) == len(labels) == samples
-        with _beside(path) as unfinished:
+        with beside(path) as unfinished:
             fields = {"image": ffcv.NDArrayField(images.dtype, images.shape[1:]), "label": ffcv.IntField()}
             page_size = max(2**21, 2 ** int(images[0].nbytes - 1).bit_length())  # a sample must fit into a page
             writer = _OneProcessWriter(str(unfinished), fields, page_size=page_size, num_workers=1)
@@ -150,7 +147,7 @@ def write_beton(
                 "class_counts": np.bincount(labels).tolist(),
                 "image": {"dtype": images.dtype.str, "shape": list(images.shape[1:])},
             }
-        with _beside(manifest_path(path)) as unfinished:
+        with beside(manifest_path(path)) as unfinished:
             unfinished.write_text(json.dumps(manifest, indent=1) + "\n")
 
 
@@ -307,37 +304,6 @@ class _OneProcessWriter(ffcv.DatasetWriter):  # type: ignore[misc]
         finally:
             self.metadata_sm.close()
             self.metadata_sm.unlink()
-
-
-@contextlib.contextmanager
-def _beside(path: Path) -> Iterator[Path]:
-    """A path beside `path` to write to; flushed and renamed to `path` at the end, removed after an error."""
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}-{uuid.uuid4().hex[:8]}.unfinished")
-    try:
-        yield unfinished
-        flush(unfinished)
-        unfinished.rename(path)
-        flush(path.parent)
-    finally:
-        unfinished.unlink(missing_ok=True)
-
-
-def flush(path: Path) -> None:
-    """Wait until what was written to a file, or renamed in a folder, is on the disk. Raises OSError."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-@contextlib.contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Let one process at a time write in `folder`. The lock goes with the process, however that ends."""
-    with open(folder / ".lock", "a") as file:
-        with contextlib.suppress(OSError):  # no locks on this file system: two processes then write the same bytes
-            fcntl.flock(file, fcntl.LOCK_EX)
-        yield
 
 
 @functools.lru_cache(maxsize=64)

@@ -7,9 +7,7 @@ Nothing but a measurement tells; a few steps of each size are enough. Placement,
 from __future__ import annotations
 
 import json
-import os
 import statistics
-import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -27,6 +25,7 @@ from workers.cuda_graph import WARM_UP_STEPS
 from workers.device_names import cpu_name
 from workers.member import Member
 from workers.placement import Placement
+from workers.safe_writing import beside, locked
 from workers.speed import random_batches
 from workers.stack import LEAST_FUSED, Stack, can_fuse, count_models, stack_sizes
 
@@ -106,14 +105,10 @@ def pack_gain(run: Run, members: int, device: torch.device, folder: Path) -> flo
 
 
 def _known_or_measured(run: Run, device: torch.device, most: int, path: Path, *, graphs: bool = False) -> StepSeconds:
-    key = conditions(run, device, graphs=graphs)
+    key, most = conditions(run, device, graphs=graphs), min(most, SIZES[-1])
     found = _read(path).get(key)
     if found is None or found.searched < most:
-        found = measure_steps(run, device, most, graphs=graphs)
-        kept = _read(path)
-        if key in kept and kept[key].searched >= found.searched:
-            return kept[key]  # another worker was faster: both go by one measurement
-        _keep(path, kept | {key: found})
+        found = _keep(path, key, measure_steps(run, device, most, graphs=graphs))
     return found
 
 
@@ -155,32 +150,29 @@ def measure_steps(run: Run, device: torch.device, most: int, *, graphs: bool = F
     """
     given, batches = random_batches(run, device)
     alone = _steps(run, 1, given, batches, device, graphs)
-    found, searched = {}, most
-    single: list[float] = []
-    ratios: dict[int, float] = {}
+    single, ratios, searched = [_seconds(alone, device)], dict[int, float](), 1
     for size in [size for size in SIZES if count_models(run, size, device) == size]:
+        if searched >= most:
+            break
         try:
-            fused = _steps(run, size, given, batches, device, graphs)
-            rounds = [(_seconds(alone, device), _seconds(fused, device))]
-            while len(rounds) < ROUNDS and rounds[0][0] < LONG_STEP_SECONDS:
-                rounds.append((_seconds(alone, device), _seconds(fused, device)))
+            rounds = _in_turn(alone, _steps(run, size, given, batches, device, graphs), device)
         except torch.OutOfMemoryError:
             searched = SIZES[-1]
             break
-        finally:
-            fused = None  # type: ignore[assignment]
         single += [one for one, _ in rounds]
         ratios[size] = statistics.median(many / one for one, many in rounds)
-        if ratios[size] / size > PAST_THE_BEST * min(1.0, *(ratio / of for of, ratio in ratios.items())):
-            searched = SIZES[-1]
-            break
-        if size >= most:
-            break
-    else:
-        searched = max(searched, SIZES[-1])
-    one = statistics.median(single) if single else _seconds(alone, device)
-    found = {1: one} | {size: ratio * one for size, ratio in ratios.items()}
-    return StepSeconds(found, searched)
+        best = min(1.0, *(ratio / models for models, ratio in ratios.items()))
+        searched = SIZES[-1] if ratios[size] / size > PAST_THE_BEST * best else size
+    one = statistics.median(single)
+    return StepSeconds({1: one} | {size: ratio * one for size, ratio in ratios.items()}, searched)
+
+
+def _in_turn(alone: Callable[[], None], fused: Callable[[], None], device: torch.device) -> list[tuple[float, float]]:
+    """Seconds of a step of each, in a few rounds; in one, where it takes long."""
+    rounds = [(_seconds(alone, device), _seconds(fused, device))]
+    while len(rounds) < ROUNDS and rounds[0][0] < LONG_STEP_SECONDS:
+        rounds.append((_seconds(alone, device), _seconds(fused, device)))
+    return rounds
 
 
 def _steps(
@@ -226,12 +218,21 @@ def _read(path: Path) -> dict[str, StepSeconds]:
         return {}
 
 
-def _keep(path: Path, found: Mapping[str, StepSeconds]) -> None:
-    """Write all measurements, in one go; where the folder cannot be written, the next process measures again."""
-    content = {key: {"seconds": dict(one.by_models), "searched": one.searched} for key, one in sorted(found.items())}
+def _keep(path: Path, key: str, found: StepSeconds) -> StepSeconds:
+    """Keep a measurement; returns the one to go by, which is another worker's where that was faster.
+
+    Where the folder cannot be written, every process measures for itself.
+    """
     with suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{FILE_NAME}")
-        with os.fdopen(descriptor, "w") as file:
-            json.dump(content, file, indent=2)
-        os.replace(name, path)
+        with locked(path.parent):
+            kept = _read(path)
+            if key in kept and kept[key].searched >= found.searched:
+                return kept[key]
+            content = {
+                name: {"seconds": dict(one.by_models), "searched": one.searched}
+                for name, one in sorted((kept | {key: found}).items())
+            }
+            with beside(path) as unfinished:
+                unfinished.write_text(json.dumps(content, indent=2))
+    return found

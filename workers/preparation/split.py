@@ -17,10 +17,11 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from workers.beton_file import flush, is_prepared, manifest_path, read_manifest
+from workers.beton_file import is_prepared, manifest_path, read_manifest
 from workers.preparation.errors import HostError, SourceError, writing_to
 from workers.preparation.images import Encoded, Encoding
 from workers.preparation.writing import page_bytes, write_images
+from workers.safe_writing import flush
 
 HASHED_AT_ONCE = 16 * 2**20
 EXPECTED_BESIDE = 2 * 2**20
