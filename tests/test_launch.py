@@ -158,8 +158,17 @@ def in_training(process: subprocess.Popen[str], storage: Path | str, name: str =
     return bool(claim and any(each["share_done"] > 0 for each in claim.progress.get("running", [])))
 
 
-LONGER = (*TINY, "--set", "recipe.epochs=40", "--set", "evaluation.points=40", "--seeds", "2")
-"""8 runs in 4 packs of some seconds each."""
+def has_saved(process: subprocess.Popen[str], storage: Path | str, name: str = "digits-grid") -> bool:
+    """Whether runs in training have been saved; what is saved of runs that end is dropped. Sooner seen than a lease."""
+    assert process.poll() is None, process.communicate()
+    return any(True for _ in open_storage(storage).child(name).list("checkpoints"))
+
+
+LONGER = (
+    *(*TINY, "--set", "recipe.epochs=40", "--set", "evaluation.points=40", "--seeds", "2"),
+    *("--set", "resources.checkpoint_seconds=0.2"),
+)
+"""8 runs in 4 packs of a second or more, which are saved all the time."""
 
 
 @pytest.fixture(scope="module")
@@ -173,16 +182,15 @@ def longer(tmp_path_factory: pytest.TempPathFactory, data_folder: Path) -> Path:
 def test_the_first_ctrl_c_saves_what_runs_and_the_next_launch_goes_on_from_there(
     tmp_path: Path, data_folder: Path, longer: Path
 ) -> None:
-    process = start(tmp_path, data_folder, *LONGER, "--set", "resources.checkpoint_seconds=0.2")
-    checkpoints = tmp_path / "digits-grid" / "checkpoints"
-    wait_for(lambda: any(checkpoints.glob("*")))  # of runs in training: those of runs that ended are dropped
+    process = start(tmp_path, data_folder, *LONGER)
+    wait_for(lambda: has_saved(process, tmp_path))
     os.killpg(process.pid, signal.SIGINT)  # on a terminal it reaches the workers too
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 3, errors
     assert "Stopped before the end" in errors
     assert "bo-sweep launch digits-grid" in errors
     assert "Traceback" not in errors
-    saved = [path.stem for path in checkpoints.iterdir()]
+    saved = [path.stem for path in (tmp_path / "digits-grid" / "checkpoints").iterdir()]
     assert saved, "what was in training has a checkpoint"
     assert list((tmp_path / "digits-grid" / "lease").iterdir()) == []
     kept = set(Ledger(tmp_path / "digits-grid").statuses())
@@ -324,7 +332,7 @@ def test_after_a_kill_the_table_is_that_of_an_undisturbed_sweep(
         children = psutil.Process(process.pid).children(recursive=True)
         return [child for child in children if "ImplicitFunc" in " ".join(child.cmdline())]
 
-    wait_for(lambda: in_training(process, tmp_path))
+    wait_for(lambda: has_saved(process, tmp_path))
     if victim == "worker":
         workers()[0].kill()
         _, errors = process.communicate(timeout=120)

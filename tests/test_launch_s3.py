@@ -23,7 +23,7 @@ from search_spaces.runs import expand
 from search_spaces.spec import SearchSpace
 from tests import object_store
 from tests.object_store import BUCKET
-from tests.test_launch import TINY, in_training, launch, wait_for
+from tests.test_launch import TINY, has_saved, launch, wait_for
 from workers.placement import Placement
 from workers.schema import ROWS, TIMING_COLUMNS
 from workers.train import train_pack
@@ -42,8 +42,8 @@ def test_a_sweep_on_s3_survives_a_kill_and_a_store_that_fails(
         monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
         store.set_faults(failing_share=0.1, dropping_share=0.05, delay_seconds=0.01, seed=1)
         url = f"s3://{BUCKET}/sweeps"
-        longer = "recipe.epochs=60"  # than a beat of the lease, on any machine
-        more = (*TINY, "--set", longer, "--set", "resources.engine=fused")
+        longer = ("--set", "recipe.epochs=60", "--set", "resources.checkpoint_seconds=0.2")
+        more = (*TINY, *longer, "--set", "resources.engine=fused")
         command = [sys.executable, "-m", "orchestrator.cli", "launch", "digits-grid", "--storage", url]
         process = subprocess.Popen(
             [*command, "--data", str(data_folder), *more],
@@ -52,7 +52,7 @@ def test_a_sweep_on_s3_survives_a_kill_and_a_store_that_fails(
             text=True,
             start_new_session=True,
         )
-        wait_for(lambda: in_training(process, url), seconds=120)
+        wait_for(lambda: has_saved(process, url), seconds=120)
         os.killpg(process.pid, signal.SIGKILL)
         process.communicate()
         result = launch(url, data_folder, *more, "--figures")

@@ -17,7 +17,7 @@ import psutil
 import pytest
 
 from orchestrator.ledger import Ledger
-from tests.test_launch import LONGER, assert_verified, command, in_training, wait_for
+from tests.test_launch import LONGER, assert_verified, command, has_saved, wait_for
 
 PORT = 6399
 RAY = str(Path(sys.executable).with_name("ray"))
@@ -111,7 +111,7 @@ def test_a_host_goes_and_another_one_comes_while_a_sweep_runs(
         text=True,
         env=network.environment,
     )
-    wait_for(lambda: in_training(process, tmp_path), seconds=120)
+    wait_for(lambda: has_saved(process, tmp_path), seconds=120)
     came = network.add_host(f"--address={network.address}")
     wait_for(lambda: uses_ray_worker(network, came), seconds=90)
     network.kill(lost)
