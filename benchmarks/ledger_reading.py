@@ -121,8 +121,9 @@ def phase_table(folder: Path) -> Taken:
     """Time and weigh one phase table, in this process."""
     import polars as pl
 
-    from orchestrator.phase import ENDED, cell_table, score_runs
-    from orchestrator.run_metrics import summarise_runs
+    from orchestrator.analysis.cells import cell_table
+    from orchestrator.analysis.run_metrics import summarise_runs
+    from orchestrator.analysis.scores import ENDED, score_runs
 
     before = _memory("VmRSS")
     _forget_peak()

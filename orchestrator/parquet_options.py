@@ -20,7 +20,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from orchestrator.run_metrics import NEEDED_COLUMNS
+from orchestrator.analysis.run_metrics import NEEDED_COLUMNS
 from workers.schema import RECURRING_COLUMNS, ROWS
 
 ROW_GROUP_ROWS = 1 << 16

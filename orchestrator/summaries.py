@@ -8,8 +8,8 @@ from typing import Any
 
 from rich.table import Table
 
-from orchestrator.analysis import Diagram
 from orchestrator.console import LOG, RESULTS, duration
+from orchestrator.phase_diagram import Diagram
 from orchestrator.plan import Plan
 from search_spaces.memory import run_bytes
 from search_spaces.packs import Pack
@@ -161,7 +161,7 @@ def diagram_document(diagram: Diagram) -> dict[str, Any]:
 
 def print_diagram(diagram: Diagram, metrics: Sequence[str] = ()) -> None:
     """The first metrics as tables on stdout, and where the figures are."""
-    from orchestrator.tables import cell_lines
+    from orchestrator.analysis.tables import cell_lines
 
     for metric in metrics or ("err_last", "noise_cost"):
         RESULTS.print(cell_lines(diagram.cells, metric, width=RESULTS.width))

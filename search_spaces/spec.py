@@ -148,7 +148,7 @@ class Priority(Frozen):
 
 
 class Analysis(Frozen):
-    """Thresholds of the phase classes (the definitions are in orchestrator/phase.py)."""
+    """Thresholds of the phase classes (the definitions are in orchestrator/analysis/)."""
 
     tau: float = Field(default=0.02, gt=0, lt=1)
     tau_cost: float = Field(default=0.05, gt=0, lt=1)

@@ -7,8 +7,8 @@ from pathlib import Path
 import polars as pl
 import pytest
 
+from orchestrator.analysis.scores import run_table
 from orchestrator.ledger import Ledger
-from orchestrator.phase import run_table
 from tests.test_launch import launch
 
 PART = ("--set", "widths=[4, 8, 16, 32]", "--set", "noise.rates=[0, 0.4]")

@@ -9,7 +9,7 @@ import polars as pl
 import pytest
 from scipy.special import ndtr
 
-from orchestrator.boundary import fit_boundary
+from orchestrator.analysis.boundary import fit_boundary
 from workers.flow import gradient_flow
 from workers.mixture import sample_mixture, signs
 from workers.randomness import uniform

@@ -20,10 +20,19 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.text import Text
 
-from orchestrator.boundary import fit_boundary
-from orchestrator.figures import draw_heat_map, draw_overview, draw_phase_map, heat_map, number, overview, phase_map
-from orchestrator.page import ratio_edges
-from orchestrator.phase import cell_table, run_table
+from orchestrator.analysis.boundary import fit_boundary
+from orchestrator.analysis.cells import cell_table
+from orchestrator.analysis.scores import run_table
+from orchestrator.figures.heat_maps import (
+    draw_heat_map,
+    draw_overview,
+    draw_phase_map,
+    heat_map,
+    number,
+    overview,
+    phase_map,
+)
+from orchestrator.figures.page import ratio_edges
 from tests.synthetic import cell_rows
 
 RATIOS, RATES = [0.8, 2.8, 10.2, 39.4], [0.0, 0.2, 0.4]
@@ -269,7 +278,8 @@ def test_numbers_in_cells_have_a_true_minus_and_no_negative_zero() -> None:
 
 def test_the_analysis_is_imported_without_matplotlib_sklearn_torch_or_ray() -> None:
     code = (
-        "import sys, orchestrator.phase, orchestrator.boundary, orchestrator.figures, orchestrator.tables;"
+        "import sys, orchestrator.analysis.cells, orchestrator.analysis.boundary, orchestrator.analysis.tables\n"
+        "import orchestrator.figures.heat_maps\n"
         "print([m for m in ('matplotlib', 'sklearn', 'scipy', 'torch', 'ray') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -8,9 +8,10 @@ from typing import Any
 import polars as pl
 import pytest
 
-from orchestrator.definitions import METRICS
-from orchestrator.phase import cell_table, run_table
-from orchestrator.tables import cell_lines, write_tables
+from orchestrator.analysis.cells import cell_table
+from orchestrator.analysis.definitions import METRICS
+from orchestrator.analysis.scores import run_table
+from orchestrator.analysis.tables import cell_lines, write_tables
 from tests.synthetic import cell_rows, evaluation_table, planned_table, run_rows
 
 

@@ -13,9 +13,9 @@ import pytest
 from polars.testing import assert_frame_equal
 
 from orchestrator import parquet_options
+from orchestrator.analysis.run_metrics import NEEDED_MEASURED, SUMMARY, summarise_runs
+from orchestrator.analysis.scores import run_table, score_runs
 from orchestrator.parquet_options import write_compacted
-from orchestrator.phase import run_table, score_runs
-from orchestrator.run_metrics import NEEDED_MEASURED, SUMMARY, summarise_runs
 from tests.synthetic import EVALUATION_DEFAULTS, evaluation_table, run_rows
 from workers.schema import ROWS
 
@@ -116,7 +116,7 @@ def full_table(rows: pl.DataFrame) -> Any:
 @pytest.mark.parametrize("batch_rows", [1, 100, 10**6])
 def test_files_of_any_layout_give_the_same(batch_rows: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whole runs, runs cut at every seventh row and at every row, and runs in memory; files in any order."""
-    monkeypatch.setattr("orchestrator.run_metrics.BATCH_ROWS", batch_rows)
+    monkeypatch.setattr("orchestrator.analysis.run_metrics.BATCH_ROWS", batch_rows)
     monkeypatch.setattr(parquet_options, "ROW_GROUP_ROWS", 500)
     rows = curves(120, odd=True)
     parts = rows.partition_by("run_id", maintain_order=True)

@@ -17,9 +17,9 @@ import pytest
 from matplotlib.figure import Figure
 
 from orchestrator import object_storage
-from orchestrator.page import write_figure
+from orchestrator.analysis.tables import write_tables
+from orchestrator.figures.page import write_figure
 from orchestrator.storage import MissingFileError, Storage, StorageError, open_storage
-from orchestrator.tables import write_tables
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -32,8 +32,8 @@ def draw(figures: Sequence[Mapping[str, Any]], path: Path) -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    from orchestrator.page import DOUBLE_COLUMN, LINE, STYLE, TEXT, wrap, write_figure
-    from orchestrator.page import TITLE as TITLE_SIZE
+    from orchestrator.figures.page import DOUBLE_COLUMN, LINE, STYLE, TEXT, wrap, write_figure
+    from orchestrator.figures.page import TITLE as TITLE_SIZE
 
     speeds = [figure for figure in figures if figure["unit"] == "runs/h" and "models" in figure["details"]]
     sides = [side for side in PANELS if any(speed["details"]["side"] == side for speed in speeds)]

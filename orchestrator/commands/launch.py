@@ -25,8 +25,8 @@ from orchestrator.commands.options import (
 )
 
 if TYPE_CHECKING:
-    from orchestrator.analysis import Diagram
     from orchestrator.launch import LaunchOptions, Outcome
+    from orchestrator.phase_diagram import Diagram
     from search_spaces.spec import SearchSpace
 
 
@@ -127,9 +127,9 @@ def _run_and_draw(
     space: SearchSpace, options: LaunchOptions, go_on: str, figures: bool
 ) -> tuple[Outcome, Diagram | None]:
     """Launch, then analyse what has finished; an interrupt that is not a request to save ends here with exit code 3."""
-    from orchestrator.analysis import analyse
     from orchestrator.console import LOG, print_next
     from orchestrator.launch import launch as run_launch
+    from orchestrator.phase_diagram import analyse
     from orchestrator.stops import Stops
 
     stops = Stops()

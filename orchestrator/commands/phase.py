@@ -19,8 +19,8 @@ def phase(sweep: str, storage: str, metrics: tuple[str, ...], formats: str, as_j
     \b
     Example:  bo-sweep phase digits-grid --metric noise_cost --format pdf
     """
-    from orchestrator.analysis import HEAT_MAPS, analyse
     from orchestrator.console import print_json, print_next
+    from orchestrator.phase_diagram import HEAT_MAPS, analyse
     from orchestrator.summaries import diagram_document, print_diagram
 
     with user_errors():

@@ -9,7 +9,7 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from orchestrator.definitions import METRICS
+from orchestrator.analysis.definitions import METRICS
 from orchestrator.storage import open_storage
 
 if TYPE_CHECKING:

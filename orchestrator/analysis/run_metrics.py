@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from orchestrator.definitions import EMC_ERROR, INTERPOLATION_ERROR, ROUNDING
+from orchestrator.analysis.definitions import EMC_ERROR, INTERPOLATION_ERROR, ROUNDING
 
 Floats = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]

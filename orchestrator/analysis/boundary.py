@@ -31,7 +31,7 @@ def fit_boundary(
 ) -> pl.DataFrame:
     """The ratios p/n between which `metric` exceeds `threshold`, for each measured noise rate.
 
-    runs: one row per run, as `phase.run_table` gives them: noise_rate, ratio, seed and the metric; rows whose
+    runs: one row per run, as `score_runs` gives them: noise_rate, ratio, seed and the metric; rows whose
     metric is null or not finite are left out. metric: a column of `runs`; threshold: in the metric's unit.
 
     Returns one row per noise rate: noise_rate, cells and seeds (how many were measured), state, metric, threshold,

@@ -49,7 +49,7 @@ def analyse(ledger: Ledger, *, metrics: Sequence[str] = HEAT_MAPS, formats: Sequ
             f"sweep {ledger.name!r} has no finished run yet, so there is nothing to draw. "
             f"Go on with: bo-sweep launch {space.name}"
         )
-    from orchestrator.phase import cell_table
+    from orchestrator.analysis.cells import cell_table
 
     thresholds = space.analysis.model_dump(include={"tau", "tau_cost", "confidence"})
     cells = cell_table(runs, _planned(space, ends, runs), **thresholds)
@@ -72,8 +72,8 @@ def run_metrics(ledger: Ledger, final_evaluations: int = 1) -> tuple[pl.DataFram
     Raises:
         DamagedPartsError: naming every damaged file.
     """
-    from orchestrator.phase import score_runs
-    from orchestrator.run_metrics import NEEDED_COLUMNS, summarise_runs
+    from orchestrator.analysis.run_metrics import NEEDED_COLUMNS, summarise_runs
+    from orchestrator.analysis.scores import score_runs
 
     def read() -> tuple[pl.DataFrame, pl.DataFrame]:
         snapshot = ledger.snapshot(NEEDED_COLUMNS)
@@ -93,8 +93,8 @@ def _draw(
     formats: Sequence[str],
 ) -> list[Path]:
     """Write the tables, then the figures."""
-    from orchestrator.figures import draw_heat_map, draw_overview, draw_phase_map
-    from orchestrator.tables import write_tables
+    from orchestrator.analysis.tables import write_tables
+    from orchestrator.figures.heat_maps import draw_heat_map, draw_overview, draw_phase_map
 
     files = list(write_tables(runs, cells, folder))
     title, caption = space.name, describe(space)
@@ -122,7 +122,7 @@ def boundary_lines(space: SearchSpace, runs: pl.DataFrame) -> dict[str, pl.DataF
     import numpy as np
     import polars as pl
 
-    from orchestrator.boundary import FEWEST_CELLS, fit_boundary
+    from orchestrator.analysis.boundary import FEWEST_CELLS, fit_boundary
 
     level = space.analysis.boundary_error
     if level is None:

@@ -20,8 +20,8 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Rectangle
 from matplotlib.patheffects import withStroke
 
-from orchestrator.definitions import METRICS
-from orchestrator.page import SMALL, TEXT, ratio_edges, text_width
+from orchestrator.analysis.definitions import METRICS
+from orchestrator.figures.page import SMALL, TEXT, ratio_edges, text_width
 
 NO_DATA, DIVERGED, ESTIMATE, FRAME = "#ececec", "#c8c8c8", "#CC79A7", "#9a9a9a"
 VALUE_SIZES = (6.5, 6.0, 5.5, 5.0)  # points; a map uses one of them throughout

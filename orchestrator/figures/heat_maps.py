@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
-from orchestrator.captions import metric_caption, overview_caption, phase_caption
-from orchestrator.definitions import METRICS
+from orchestrator.analysis.definitions import METRICS
+from orchestrator.figures.captions import metric_caption, overview_caption, phase_caption
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -46,10 +46,10 @@ def draw_heat_map(
 ) -> list[Path]:
     """Draw one metric over noise rate and p/n; gives the files written, `path_stem` plus ".png" and so on.
 
-    cells: what `phase.cell_table` gives. metric: one of METRICS. caption: what was run, in a sentence or two
+    cells: what `cell_table` gives. metric: one of METRICS. caption: what was run, in a sentence or two
     (data, network, recipe); the metric's definition, seeds and caveats are appended here, so that they cannot
     be left out. theory: columns noise_rate, ratio; a closed-form boundary, drawn as a line. boundary: what
-    `boundary.fit_boundary` gives, drawn dashed with its band.
+    `fit_boundary` gives, drawn dashed with its band.
 
     Raises ValueError on an unknown metric, on cells without a row, and on a format other than png, svg and
     pdf.
@@ -93,8 +93,8 @@ def heat_map(
     """The figure behind `draw_heat_map`; its first Axes holds the cells, the second the colour bar."""
     from matplotlib import rc_context
 
-    from orchestrator import diagram
-    from orchestrator import page as printed
+    from orchestrator.figures import diagram
+    from orchestrator.figures import page as printed
 
     if metric not in METRICS:
         raise ValueError(f"unknown metric {metric!r}; choose from {', '.join(METRICS)}")
@@ -122,8 +122,8 @@ def phase_map(
     """The figure behind `draw_phase_map`."""
     from matplotlib import rc_context
 
-    from orchestrator import diagram
-    from orchestrator import page as printed
+    from orchestrator.figures import diagram
+    from orchestrator.figures import page as printed
 
     _need_cells(cells)
     with rc_context(printed.STYLE):
@@ -141,7 +141,7 @@ def overview(cells: pl.DataFrame, *, title: str, caption: str) -> Figure:
     (d)."""
     from matplotlib import rc_context
 
-    from orchestrator import page as printed
+    from orchestrator.figures import page as printed
 
     _need_cells(cells)
     with rc_context(printed.STYLE):
@@ -163,8 +163,8 @@ def _draw_metric(axes: Axes, bar_axes: Axes, cells: pl.DataFrame, metric: str, *
     from matplotlib.colors import Normalize, to_hex
     from matplotlib.ticker import MaxNLocator
 
-    from orchestrator import diagram
-    from orchestrator import page as printed
+    from orchestrator.figures import diagram
+    from orchestrator.figures import page as printed
 
     known = cells[f"{metric}_mean"].drop_nulls().to_list()
     low, high = (
@@ -188,14 +188,14 @@ def _draw_metric(axes: Axes, bar_axes: Axes, cells: pl.DataFrame, metric: str, *
 
 
 def _draw_phases(axes: Axes, cells: pl.DataFrame) -> None:
-    from orchestrator import diagram
+    from orchestrator.figures import diagram
 
     diagram.draw_cells(axes, cells, lambda cell: PHASE_LOOK.get(cell["phase"]), count="n")
 
 
 def _phase_key(cells: pl.DataFrame) -> list[Patch]:
     """Every phase, found or not, so that maps can be compared; the greys only where they occur."""
-    from orchestrator import diagram
+    from orchestrator.figures import diagram
 
     key = [diagram.patch_key(colour, f"{letter} {phase}") for phase, (colour, letter) in PHASE_LOOK.items()]
     found = set(cells["phase"])
@@ -220,7 +220,7 @@ def _need_cells(cells: pl.DataFrame) -> None:
 def _write(figure: Figure, path_stem: Path, formats: Sequence[str]) -> list[Path]:
     from matplotlib import rc_context
 
-    from orchestrator import page as printed
+    from orchestrator.figures import page as printed
 
     with rc_context(printed.STYLE):
         return printed.write_figure(figure, Path(path_stem), formats)

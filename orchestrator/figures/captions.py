@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import polars as pl
 
-from orchestrator.definitions import CATASTROPHIC_SHARE, INTERPOLATION_ERROR, METRICS
+from orchestrator.analysis.definitions import CATASTROPHIC_SHARE, INTERPOLATION_ERROR, METRICS
 
 
 def metric_caption(cells: pl.DataFrame, metric: str) -> str:

@@ -1,0 +1,1 @@
+"""From evaluations to runs, cells, slices and boundaries: tables only, drawn elsewhere."""

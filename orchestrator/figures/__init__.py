@@ -1,0 +1,1 @@
+"""Printed figures of what the analysis gives."""
