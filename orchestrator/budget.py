@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from search_spaces.packs import Pack
 from search_spaces.spec import Resources
@@ -19,6 +19,10 @@ class Budget:
     gpu_hours: float | None = None
     wall_seconds: float | None = None
     runs: int | None = None
+    used_runs: int = 0
+    """Used up by earlier trainings of the same launch, as are the two below."""
+    used_wall_seconds: float = 0.0
+    used_gpu_seconds: float = 0.0
 
     def check(self, resources: Resources) -> None:
         """Raises ValueError where a cap could never be reached."""
@@ -29,19 +33,40 @@ class Budget:
             )
 
     def spent(self, *, wall_seconds: float, gpu_seconds: float) -> str | None:
-        """Which cap is reached, in words; None while none is."""
-        hours = gpu_seconds / 3600
+        """Which cap is reached by what one more training has taken, in words; None while none is."""
+        hours = (self.used_gpu_seconds + gpu_seconds) / 3600
+        wall_seconds += self.used_wall_seconds
         if self.gpu_hours is not None and hours >= self.gpu_hours:
             return f"{hours:.2f} of {self.gpu_hours:g} GPU-hours are spent"
         if self.wall_seconds is not None and wall_seconds >= self.wall_seconds:
             return f"{wall_seconds:.0f} of {self.wall_seconds:g} seconds of wall time are spent"
         return None
 
+    def after(self, *, runs: int, wall_seconds: float, gpu_seconds: float) -> Budget:
+        """The same caps, with so many runs and GPU-seconds more used up, and so much wall time in all."""
+        return replace(
+            self,
+            used_runs=self.used_runs + runs,
+            used_wall_seconds=wall_seconds,
+            used_gpu_seconds=self.used_gpu_seconds + gpu_seconds,
+        )
+
+    @property
+    def exhausted(self) -> str | None:
+        """Which cap leaves nothing for another training, in words; None while none does."""
+        if self.runs is not None and self.used_runs >= self.runs:
+            return self.runs_text
+        return self.spent(wall_seconds=0.0, gpu_seconds=0.0)
+
+    @property
+    def runs_text(self) -> str:
+        return f"{self.runs} runs were allowed"
+
     def admit(self, packs: Sequence[Pack]) -> list[Pack]:
         """The first packs, cut to the number of runs allowed."""
         if self.runs is None:
             return list(packs)
-        admitted, room = [], self.runs
+        admitted, room = [], self.runs - self.used_runs
         for pack in packs:
             if room <= 0:
                 break

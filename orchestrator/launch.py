@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import multiprocessing
+import time
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,7 +21,7 @@ from orchestrator.lease import Lease, LeaseHeldError
 from orchestrator.ledger import ATTEMPTS_PER_LAUNCH, DamagedManifestError, Ledger, LedgerError, Manifest, open_ledger
 from orchestrator.overseer import Overseer
 from orchestrator.parts import DamagedPartsError
-from orchestrator.plan import Plan, make_plan
+from orchestrator.plan import Plan, keep_cells, make_plan
 from orchestrator.repair import next_launch_number, repair
 from orchestrator.reuse import reuse_runs
 from orchestrator.slots import Hardware, local_hardware
@@ -29,7 +30,7 @@ from orchestrator.storage import Storage
 from orchestrator.worker import WorkerSettings
 from search_spaces.order import order_packs
 from search_spaces.packs import Pack, group_packs
-from search_spaces.runs import Run, expand
+from search_spaces.runs import Run, count_beside, expand
 from search_spaces.selectors import Selector, check_selectors
 from search_spaces.spec import FlowRecipe, SearchSpace
 
@@ -81,7 +82,8 @@ class Outcome:
 def plan_launch(
     space: SearchSpace, options: LaunchOptions, hardware: Hardware | None = None, *, anywhere: bool = False
 ) -> Plan:
-    """What a launch would do, in its order, without doing it; writes nothing.
+    """What a launch would do, in its order, without doing it; writes nothing. Cells that the sweep has beside its grid
+    are part of it.
 
     `anywhere` plans a GPU sweep on a laptop: for a machine that can hold the workers where this one cannot.
 
@@ -91,6 +93,7 @@ def plan_launch(
         StorageError: the storage cannot be written, or the ledger has damaged files.
     """
     options.budget.check(space.resources)
+    space = keep_cells(space, options.ledger)
     for name in options.reuse:
         open_ledger(options.storage, name)
     ledger = options.ledger
@@ -110,7 +113,7 @@ def plan_launch(
     work = plan.lanes.seconds
     ordered = order_packs(
         plan.packs,
-        plan.runs,
+        plan.runs[: len(plan.runs) - count_beside(space)],
         first=options.first,
         priorities=space.priorities,
         seconds=lambda pack: sum(map(work, pack.runs)),
@@ -120,6 +123,16 @@ def plan_launch(
 
 def launch(space: SearchSpace, options: LaunchOptions, stops: Stops | None = None) -> Outcome:
     """Run what is missing of `space`.
+
+    Raises: as `session`.
+    """
+    with session(space, options, stops) as opened:
+        return opened.reconcile(space)
+
+
+@contextmanager
+def session(space: SearchSpace, options: LaunchOptions, stops: Stops | None = None) -> Iterator[Session]:
+    """A launch that may train several times: nobody else launches the sweep while the block runs.
 
     Raises:
         ValueError: as `plan_launch`; BetonError for missing or damaged data. The ledger is as it was.
@@ -133,13 +146,66 @@ def launch(space: SearchSpace, options: LaunchOptions, stops: Stops | None = Non
         plan = _plan_or_damage(space, options, hardware)
         if plan and plan.packs:
             _check_data(plan.packs, options)
-        with _leased(options, stops) as overseen:
-            plan = _prepare(space, options, hardware, plan)
-            if not plan.packs:
-                _remember_space(options.ledger, space)
-                return Outcome(plan)
-            with _workers_up(options, stops):
-                return _run(plan, options, stops, hardware, overseen)
+        with _leased(options, stops) as overseen, ExitStack() as workers:
+            prepared = _prepare(space, options, hardware, plan)
+            try:
+                yield Session(options, stops, hardware, overseen, workers, prepared, bool(plan and plan.packs))
+            except KeyboardInterrupt:
+                overseen.raise_error()  # what the interrupt is about, where it came between two rounds of training
+                raise
+
+
+@dataclass
+class Session:
+    """What one launch holds: hardware, the lease, workers from the first training on, and what is left of its budget.
+
+    Attributes:
+        options: of the launch. Failed runs are retried by the first training alone; the budget shrinks.
+        prepared: the plan for the first training.
+        checked: whether the data has been looked at.
+    """
+
+    options: LaunchOptions
+    stops: Stops
+    hardware: Hardware
+    overseen: _Overseen
+    workers: ExitStack
+    prepared: Plan | None
+    checked: bool
+    started: float | None = None
+    """When the first training began, on the monotonic clock."""
+
+    def reconcile(self, space: SearchSpace) -> Outcome:
+        """Train what is missing of `space`, as far as the budget goes."""
+        plan = self.prepared or plan_launch(space, self.options, self.hardware)
+        self.prepared = None
+        outcome = self._train(plan)
+        self.options = replace(self.options, retry_failed=False, signature=None)
+        return outcome
+
+    def _train(self, plan: Plan) -> Outcome:
+        if not plan.packs:
+            remember_space(self.options.ledger, plan.space)
+            return Outcome(plan)
+        if self.options.budget.exhausted:
+            return Outcome(plan, self.options.budget.exhausted)
+        if not self.checked:
+            _check_data(plan.packs, self.options)
+            self.checked = True
+        if self.started is None:
+            self.workers.enter_context(_workers_up(self.options, self.stops))
+            self.started = time.monotonic()
+        outcome = _run(plan, self.options, self.stops, self.hardware, self.overseen)
+        trained = {run.run_id for pack in plan.packs for run in pack.runs}
+        trained -= {run.run_id for pack in outcome.plan.packs for run in pack.runs}
+        state = self.overseen.overseer.latest if self.overseen.overseer else None
+        spent = self.options.budget.after(
+            runs=len(trained),
+            wall_seconds=time.monotonic() - self.started,
+            gpu_seconds=state.gpu_seconds if state else 0.0,
+        )
+        self.options = replace(self.options, budget=spent)
+        return outcome
 
 
 @contextmanager
@@ -184,6 +250,11 @@ class _Overseen:
         if self.overseer:
             self.overseer.give_way(error)
 
+    def raise_error(self) -> None:
+        """Raise what ended the training, if anything did."""
+        if self.overseer and self.overseer.error:
+            raise self.overseer.error from None
+
 
 @contextmanager
 def _leased(options: LaunchOptions, stops: Stops) -> Iterator[_Overseen]:
@@ -195,6 +266,7 @@ def _leased(options: LaunchOptions, stops: Stops) -> Iterator[_Overseen]:
 def _prepare(space: SearchSpace, options: LaunchOptions, hardware: Hardware, plan: Plan | None) -> Plan:
     """Repair the ledger, take over what other sweeps have, and plan again, now that nobody else writes."""
     ledger = options.ledger
+    space = keep_cells(space, ledger)
     if plan is None:
         for damage in repair(ledger).moved:
             where = ledger.storage.location(damage.path)
@@ -269,7 +341,7 @@ def _run(plan: Plan, options: LaunchOptions, stops: Stops, hardware: Hardware, o
     after = plan_launch(space, replace(options, retry_failed=False, signature=None), hardware)
     stopped_by = overseer.stopped_by
     if stopped_by is None and len(admitted) < missing and after.packs:
-        stopped_by = f"{options.budget.runs} runs were allowed"
+        stopped_by = options.budget.runs_text
     elif stopped_by is None and after.packs:
         stopped_by = f"{sum(len(pack.runs) for pack in after.packs)} runs lost rows while they were trained"
     return Outcome(after, stopped_by)
@@ -320,8 +392,8 @@ def record_launch(ledger: Ledger, space: SearchSpace, name: str) -> int:
     return number
 
 
-def _remember_space(ledger: Ledger, space: SearchSpace) -> None:
-    """Nothing to train, but maybe other seeds or thresholds to show."""
+def remember_space(ledger: Ledger, space: SearchSpace) -> None:
+    """Write the manifest without a launch: nothing to train yet, but maybe other seeds, thresholds or cells."""
     before = ledger.manifest()
     if before.space != space:
         ledger.write_manifest(replace(before, space=space))

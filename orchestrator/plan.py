@@ -6,19 +6,23 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from orchestrator import paths
 from orchestrator.calibration import Calibration
 from orchestrator.estimate import Estimate, estimate
 from orchestrator.lanes import Lane, Lanes, lanes_for
-from orchestrator.ledger import Ledger
+from orchestrator.ledger import DamagedManifestError, Ledger
 from orchestrator.measured import speeds_for
 from orchestrator.slots import Hardware
+from orchestrator.storage import MissingFileError
+from search_spaces.catalog import validate_space
+from search_spaces.cells import Cell
 from search_spaces.memory import run_bytes
 from search_spaces.packs import Pack, group_packs
-from search_spaces.runs import Run, expand
+from search_spaces.runs import Run, expand, with_cells
 from search_spaces.spec import SearchSpace
 
 COMPARED_FREELY = {
-    *("widths", "samples", "ratios", "seeds", "description", "packing", "resources", "analysis", "priorities")
+    *("widths", "samples", "ratios", "seeds", "cells", "description", "packing", "resources", "analysis", "priorities")
 }
 """Parts of a space that may change from launch to launch of one sweep: its grid, and how it is run and read."""
 
@@ -143,6 +147,30 @@ def make_plan(
         lanes=lanes,
         lost=sum(run.run_id in lost for run in runs),
     )
+
+
+def keep_cells(space: SearchSpace, ledger: Ledger) -> SearchSpace:
+    """`space` with the cells beside the grid that the sweep has already: they are part of it until it is deleted.
+
+    Those of a damaged manifest stand in `space.yaml`, which is written before it.
+    """
+    if not ledger.exists():
+        return with_cells(space, ())
+    try:
+        cells = ledger.manifest().space.cells
+    except DamagedManifestError:
+        cells = _cells_in_yaml(ledger)
+    return with_cells(space, cells)
+
+
+def _cells_in_yaml(ledger: Ledger) -> tuple[Cell, ...]:
+    import yaml
+
+    try:
+        where = ledger.storage.location(paths.SPACE)
+        return validate_space(yaml.safe_load(ledger.storage.read(paths.SPACE)), where).cells
+    except (MissingFileError, yaml.YAMLError, ValueError, AttributeError):
+        return ()
 
 
 def _room(run: Run, lane: Lane) -> float:

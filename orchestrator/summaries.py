@@ -13,6 +13,7 @@ from orchestrator.phase_diagram import Diagram
 from orchestrator.plan import Plan
 from search_spaces.memory import run_bytes
 from search_spaces.packs import Pack
+from search_spaces.runs import grid_points
 from search_spaces.shapes import why_several
 
 STATUSES = ("new", "done", "diverged", "failed")
@@ -100,7 +101,12 @@ def print_plan(plan: Plan) -> None:
     for name in ("width", "p", "n", "p/n", "target", *rates, *(("GPUs", "GB", "hours") if on_gpus else ())):
         table.add_column(name, justify="right", no_wrap=True)
     columns: dict[tuple[int, int], dict[float, dict[str, Any]]] = {}
+    grid = grid_points(space)
+    beside = []
     for cell in plan.cells():
+        if (cell["noise_rate"], cell["width"], cell["samples"]) not in grid:
+            beside.append(cell)
+            continue
         columns.setdefault((cell["width"], cell["samples"]), {})[cell["noise_rate"]] = cell
     for size, by_rate in columns.items():
         any_cell = next(iter(by_rate.values()))
@@ -109,6 +115,9 @@ def print_plan(plan: Plan) -> None:
         done = [_cell_text(by_rate[rate]) for rate in space.noise.rates]
         table.add_row(*numbers, f"{any_cell['ratio']:.4g}", target, *done, *on_gpus.get(size, []))
     RESULTS.print(table)
+    for cell in beside:
+        place = f"noise {cell['noise_rate']:g}, width {cell['width']:,}, p/n {cell['ratio']:.4g}"
+        RESULTS.print(f"beside the grid: {place}: {_cell_text(cell)}")
     to_train = sum(len(pack.runs) for pack in plan.packs)
     if not to_train:
         RESULTS.print("Nothing to train.")
@@ -168,6 +177,9 @@ def print_diagram(diagram: Diagram, metrics: Sequence[str] = ()) -> None:
         RESULTS.print()
     for path in diagram.files:
         RESULTS.print(str(path), markup=False)
+    beside = diagram.cells.filter(~diagram.cells["in_grid"]).height
+    if beside:
+        LOG.print(f"{beside} cells lie beside the grid: they are in the boundary figures and in cells.csv.")
     missing = diagram.cells.filter(diagram.cells["n"] == 0).height
     if missing:
-        LOG.print(f"{missing} of {diagram.cells.height} cells have no finished run yet; they are hatched.")
+        LOG.print(f"{missing} of {diagram.cells.height} cells have no finished run yet; no figure gives them a colour.")

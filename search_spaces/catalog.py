@@ -13,6 +13,7 @@ from pydantic import BaseModel, ValidationError
 
 from search_spaces.spec import (
     Analysis,
+    Cell,
     DatasetChoice,
     Evaluation,
     FlowRecipe,
@@ -113,6 +114,7 @@ def _allowed_keys(location: list[Any], data: dict[str, Any]) -> list[str]:
         "resources": Resources,
         "analysis": Analysis,
         "priorities": Priority,
+        "cells": Cell,
     }
     if location and location[0] == "recipe":
         recipe = data.get("recipe")

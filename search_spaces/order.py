@@ -31,8 +31,8 @@ def order_packs(
 
     Args:
         packs: what is left to do of `runs`; their order does not matter.
-        runs: all of the space. They say which seed comes first and what the grid is, so that a grid that is half done
-            goes on as it began.
+        runs: all of the grid. They say which seed comes first and what the grid is, so that a grid that is half done
+            goes on as it began. Packs without a run of the grid come after the others.
         first: cells that run before all others, in this order.
         priorities: of the space. The largest that matches a run counts.
         seconds: expected seconds of a pack.
@@ -48,14 +48,19 @@ def order_packs(
     def priority(run: Run) -> int:
         return max((value for selector, value in ranked if selector.matches(run)), default=DEFAULT_PRIORITY)
 
+    beside = len(runs)  # more than any level, and than any rank of a seed
+
     def level(run: Run) -> int:
-        return max(column_levels[run.ratio], rate_levels[run.noise.rate])
+        return max(column_levels.get(run.ratio, beside), rate_levels.get(run.noise.rate, beside))
+
+    def seed_rank(run: Run) -> int:
+        return seed_ranks.get(run.seed, beside) if level(run) < beside else beside
 
     def key(pack: Pack) -> tuple[object, ...]:
         return (
             min(map(rank_in_first, pack.runs)),
             -max(map(priority, pack.runs)),
-            min(seed_ranks[run.seed] for run in pack.runs),
+            min(map(seed_rank, pack.runs)),
             min(map(level, pack.runs)),
             -seconds(pack),
             min((run.ratio, run.noise.rate, run.run_id) for run in pack.runs),  # whatever the order they came in

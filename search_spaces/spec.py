@@ -14,14 +14,17 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from search_spaces.architectures import LinearShape, shape_of
+from search_spaces.cells import Cell, cell_problems
 from search_spaces.dataset_choice import DatasetChoice
 from search_spaces.frozen import Frozen
 from search_spaces.recipe import EarlyStop, Evaluation, FlowRecipe, Recipe
 from search_spaces.resources import Resources
 from search_spaces.selectors import parse_selector
+from search_spaces.values import Counts, Positive, Rate, Rates, Ratios, Seeds, as_off
 
 __all__ = [
     "Analysis",
+    "Cell",
     "DatasetChoice",
     "EarlyStop",
     "Evaluation",
@@ -38,33 +41,6 @@ __all__ = [
 ]
 
 NoiseModel = Literal["symmetric", "symmetric_incl", "pair", "asym", "matrix", "file"]
-
-
-def _as_tuple(value: Any) -> Any:
-    """Let a single number stand for a list of one."""
-    return (value,) if isinstance(value, (int, float)) and not isinstance(value, bool) else value
-
-
-def _as_seeds(value: Any) -> Any:
-    """Let `seeds: 3` stand for seeds 0, 1 and 2."""
-    if isinstance(value, int) and not isinstance(value, bool):
-        if value < 1:
-            raise ValueError(f"{value} seeds: must be at least 1")
-        return tuple(range(value))
-    return value
-
-
-def _off(value: Any) -> Any:
-    """YAML 1.1 reads a bare `off` as false."""
-    return "off" if value is False else value
-
-
-Positive = Annotated[int, Field(ge=1)]
-Counts = Annotated[tuple[Positive, ...], BeforeValidator(_as_tuple), Field(min_length=1)]
-Ratios = Annotated[
-    tuple[Annotated[float, Field(gt=0, allow_inf_nan=False)], ...], BeforeValidator(_as_tuple), Field(min_length=1)
-]
-Rate = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)]
 
 
 class NoiseShape(Frozen):
@@ -113,7 +89,7 @@ class NoiseShape(Frozen):
 class NoiseGrid(NoiseShape):
     """The noise axis of a space: one shape, several rates."""
 
-    rates: Annotated[tuple[Rate, ...], BeforeValidator(_as_tuple), Field(min_length=1)]
+    rates: Rates
 
     @model_validator(mode="after")
     def _whole_file_has_one_rate(self) -> Self:
@@ -156,10 +132,12 @@ class Analysis(Frozen):
     last_evaluations: int = Field(default=1, ge=1)
     boundary_error: float | None = Field(default=None, gt=0, lt=1)
     """Draw the boundary where the final test error crosses this level."""
+    usual_epochs: float | None = Field(default=None, gt=0)
+    """Length of the usual schedule, marked in overfit curves: what lies right of it is trained past it."""
 
 
 class SearchSpace(Frozen):
-    """A grid of runs: noise rates x (widths or sample counts) x seeds, under one recipe."""
+    """A grid of runs, noise rates x (widths or sample counts) x seeds, and cells beside it; under one recipe."""
 
     name: str = Field(pattern=r"^[a-z0-9]([a-z0-9-]*[a-z0-9])?$", max_length=38)
     description: str = ""
@@ -173,10 +151,12 @@ class SearchSpace(Frozen):
     ratio_tolerance: float = Field(default=0.05, gt=0)
     """Largest relative distance between a wanted and a realised p/n."""
     noise: NoiseGrid
-    seeds: Annotated[tuple[Annotated[int, Field(ge=0)], ...], BeforeValidator(_as_seeds), Field(min_length=1)] = (0,)
+    seeds: Seeds = (0,)
+    cells: tuple[Cell, ...] = ()
+    """Points beside the grid, each with its own seeds; `launch --refine` places them near a boundary."""
     recipe: Annotated[Recipe | FlowRecipe, Field(discriminator="optimizer")]
     evaluation: Evaluation = Evaluation()
-    packing: Annotated[Literal["auto", "off"] | Positive, BeforeValidator(_off)] = "auto"
+    packing: Annotated[Literal["auto", "off"] | Positive, BeforeValidator(as_off)] = "auto"
     resources: Resources = Resources()
     priorities: tuple[Priority, ...] = ()
     """Which cells run first; where several match a run, the largest counts."""
@@ -190,7 +170,7 @@ class SearchSpace(Frozen):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        problems = [*self._grid_problems(), *self._fit_problems()]
+        problems = [*self._grid_problems(), *self._fit_problems(), *cell_problems(self)]
         if problems:
             raise ValueError("; ".join(problems))
         return self

@@ -6,12 +6,16 @@ import math
 from typing import Any
 
 import polars as pl
+import pyarrow.parquet as pq
 import pytest
 
 from orchestrator.analysis.cells import cell_table
 from orchestrator.analysis.definitions import METRICS
+from orchestrator.analysis.grid import grid_cells
+from orchestrator.analysis.levels import read_levels
 from orchestrator.analysis.scores import run_table
 from orchestrator.analysis.tables import cell_lines, write_tables
+from search_spaces.spec import Analysis
 from tests.synthetic import cell_rows, evaluation_table, planned_table, run_rows
 
 
@@ -295,6 +299,51 @@ def test_the_full_recipe_keeps_runs_apart_where_the_ledger_has_it() -> None:
         cell_table(table, planned_table(*runs))
 
 
+# ---- grids and levels ----
+
+
+def test_rows_and_columns_of_an_earlier_launch_join_the_grid_and_single_cells_stay_beside_it() -> None:
+    planned = {(rate, width, 500) for rate in (0.0, 0.2, 0.4) for width in (4, 8, 16)}
+    earlier = {(0.3, width, 500) for width in (4, 8)} | {(rate, 32, 500) for rate in (0.0, 0.2, 0.3)}
+    placed = {(0.27, 8, 500), (0.31, 11, 500), (0.2, 11, 500)}
+    assert grid_cells(planned, earlier | placed) == planned | earlier
+    assert grid_cells(planned, set()) == planned
+
+
+def test_whether_a_cell_is_in_the_grid_stands_in_its_row() -> None:
+    evaluations, planned = cell_rows([1.0, 10.0], [0.0, 0.2])
+    planned = planned.with_columns(in_grid=pl.col("ratio") < 5)
+    cells = cell_table(run_table(evaluations), planned)
+    assert cells["in_grid"].to_list() == (cells["ratio"] < 5).to_list()
+    assert len(cell_lines(cells).columns) == 2  # the noise rates, and the one column of the grid
+
+
+def test_a_boundary_is_read_with_its_level_or_takes_what_suits_the_metric() -> None:
+    analysis = Analysis(tau=0.03, tau_cost=0.07, boundary_error=0.3)
+    texts = ["gap_err=0.01", "noise_cost", "err_last", "memorised", "gap_loss=-1"]
+    assert read_levels(texts, analysis) == {
+        "gap_err": 0.01,
+        "noise_cost": 0.07,
+        "err_last": 0.3,
+        "memorised": 0.5,
+        "gap_loss": -1.0,
+    }
+    assert read_levels(["err_last"], Analysis()) == {"err_last": 0.1}
+
+
+def test_all_that_is_wrong_with_boundaries_is_said_at_once() -> None:
+    with pytest.raises(ValueError, match="boundary: ") as caught:
+        read_levels(
+            ["accuracy=0.9", "gap_err=high", "emc_epoch", "noise_cost", "noise_cost=0.1", "err_last=nan"], Analysis()
+        )
+    message = str(caught.value)
+    assert "unknown metric 'accuracy', choose from err_last" in message
+    assert "gap_err 'high' is no finite number, write for example gap_err=0.02" in message
+    assert "emc_epoch has no level that suits every task, write for example emc_epoch=1" in message
+    assert "noise_cost is there twice" in message
+    assert "err_last 'nan' is no finite number" in message
+
+
 # ---- tables ----
 
 
@@ -323,4 +372,9 @@ def test_tables_are_written_whole_and_read_back_the_same(tmp_path: Any) -> None:
     ]
     assert pl.read_parquet(paths[0]).equals(runs)
     assert pl.read_parquet(paths[1]).equals(cells)
+    described = {field.name: field.metadata or {} for field in pq.read_schema(paths[1])}
+    assert described["err_last_low"][b"unit"] == b"fraction"
+    assert b"confidence interval" in described["err_last_low"][b"description"]
+    assert [name for name, told in described.items() if name.startswith("p_") and b"description" not in told] == []
+    assert pq.read_schema(paths[0]).field("ratio").metadata[b"description"] == b"realised p/n"
     assert pl.read_csv(paths[2])["err_last_mean"].to_list() == pytest.approx(cells["err_last_mean"].to_list())

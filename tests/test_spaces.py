@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from search_spaces.architectures import count_parameters, width_for
 from search_spaces.catalog import SpaceError, builtin_names, load_space, read_text
 from search_spaces.packs import group_packs
-from search_spaces.runs import RatioError, expand
+from search_spaces.runs import CellError, RatioError, count_beside, expand, with_cells
 from search_spaces.schedule import count_evaluations, evaluation_steps, flow_times
 from search_spaces.spec import Evaluation, FlowRecipe, Recipe
 
@@ -154,6 +154,59 @@ def test_a_file_is_a_space_too(tmp_path: Path) -> None:
     path.write_text("a: [")
     with pytest.raises(SpaceError, match="not valid YAML"):
         load_space(str(path))
+
+
+# -- cells beside the grid ----------------------------------------------------------------------------------------
+
+BESIDE = (
+    "cells=[{noise_rate: 0.1, width: 5, samples: 500, seeds: 2}, {noise_rate: 0.2, width: 8, samples: 500, seeds: [7]}]"
+)
+
+
+def test_cells_beside_the_grid_are_ordinary_runs_and_change_no_other_id() -> None:
+    space = load_space("digits-grid", [BESIDE])
+    runs = expand(space)
+    assert [run.run_id for run in runs[:-3]] == ids()
+    assert [(*run.cell, run.seed) for run in runs[-3:]] == [(0.1, 5, 500, 0), (0.1, 5, 500, 1), (0.2, 8, 500, 7)]
+    assert [run.parameters for run in runs[-3:-1]] == [count_parameters("tiny-resnet", 5, classes=10, channels=1)] * 2
+    as_grid = expand(load_space("digits-grid", ["noise.rates=[0.1]", "widths=[5]", "seeds=2"]))
+    assert [run.run_id for run in runs[-3:-1]] == [run.run_id for run in as_grid]
+    assert count_beside(space) == 3
+
+
+def test_a_cell_that_is_of_the_grid_is_refused_and_left_out_when_cells_are_added() -> None:
+    double = "cells=[{noise_rate: 0.2, width: 8, samples: 500, seeds: 4}]"
+    with pytest.raises(CellError, match=r"noise rate 0.2, width 8, samples 500, seed 0.*seed 2"):
+        expand(load_space("digits-grid", [double]))
+    cells = load_space("digits-grid", [double]).cells
+    assert [cell.seeds for cell in with_cells(load_space("digits-grid"), cells).cells] == [(3,)]
+    assert [cell.seeds for cell in with_cells(load_space("digits-grid", [BESIDE]), cells).cells] == [(0, 1), (7, 3)]
+
+
+@pytest.mark.parametrize(
+    ("cell", "part"),
+    [
+        ("{noise_rate: 0.1, width: 5, samples: 400, seeds: 1}", "on axis width its samples must be 500"),
+        ("{noise_rate: 1, width: 5, samples: 500, seeds: 1}", "less than 1"),
+        ("{noise_rate: 0.1, width: 5, samples: 500, seeds: [1, 1]}", "`seeds` holds a value twice"),
+        ("{noise_rate: 0.1, width: 5, samples: 500, seeds: []}", "at least 1"),
+        ("{noise_rate: 0.1, widht: 5, samples: 500, seeds: 1}", "Did you mean 'width'"),
+        (
+            "{noise_rate: 0.1, width: 5, samples: 500, seeds: 1}, {noise_rate: 0.1, width: 5, samples: 500, seeds: 2}",
+            "width 5, samples 500 twice",
+        ),
+    ],
+)
+def test_a_bad_cell_is_refused_with_the_reason(cell: str, part: str) -> None:
+    with pytest.raises(SpaceError) as caught:
+        load_space("digits-grid", [f"cells=[{cell}]"])
+    assert part in str(caught.value)
+
+
+def test_by_samples_a_cell_has_the_width_of_the_grid() -> None:
+    load_space("digits-samples", ["cells=[{noise_rate: 0.1, width: 8, samples: 300, seeds: 1}]"])
+    with pytest.raises(SpaceError, match="on axis samples its width must be 8"):
+        load_space("digits-samples", ["cells=[{noise_rate: 0.1, width: 9, samples: 300, seeds: 1}]"])
 
 
 # -- ratios -------------------------------------------------------------------------------------------------------

@@ -14,13 +14,16 @@ from orchestrator.analysis.definitions import (
     CENSORED,
     DECIDED_PHASES,
     INTERPOLATION_ERROR,
+    INTERVAL,
     METRICS,
     ROUNDING,
 )
+from orchestrator.analysis.intervals import mean_interval
 from orchestrator.analysis.scores import CELL, NEEDED_RUN, SIZE, finite, is_clean, need, task_columns, varying
 
 PLANNED = ("run_id", *CELL, "ratio", "seed", "axis", "classes")
-NO_STATUS = pl.lit(None, dtype=pl.String).alias("ended")
+ASSUMED = {"status": pl.lit(None, dtype=pl.String), "in_grid": pl.lit(True)}
+"""What a plan says where it lacks the column."""
 
 
 def cell_table(
@@ -30,6 +33,7 @@ def cell_table(
     tau: float = 0.02,
     tau_cost: float = 0.05,
     confidence: float = 0.9,
+    interval: float = INTERVAL,
     bootstrap: int = 1000,
     seed: int = 0,
 ) -> pl.DataFrame:
@@ -37,13 +41,17 @@ def cell_table(
 
     runs: what `run_table` gives. planned: one row per planned run, with run_id, noise_rate, width, samples,
     ratio, seed, axis, classes, and maybe status: the ledger's word on runs that have no row in `runs`, such as one that
-    failed before its first evaluation. The two are matched by run_id; runs outside the plan are left out.
+    failed before its first evaluation, and in_grid: false for cells beside the rows and columns of a heat map. The two
+    tables are matched by run_id; runs outside the plan are left out.
 
-    Columns: ratio, axis, classes; n (finished seeds), n_planned, n_diverged, n_failed, n_unfinished;
-    `<metric>_mean`, `<metric>_se` (standard error over seeds, null below two) and `<metric>_n` for each of
-    METRICS; gap_floor (mean gap of the clean cell of the same width and samples: what the oracle minimum
-    alone makes of it); p_underfit, p_benign, p_tempered, p_catastrophic; phase, one of definitions.PHASES; tau,
-    tau_cost and confidence, so that the table says by which rule.
+    Columns: ratio, axis, classes, in_grid; n (finished seeds), n_planned, n_diverged, n_failed, n_unfinished;
+    `<metric>_mean`, `<metric>_se` (standard error over seeds), `<metric>_low` and `<metric>_high` (confidence interval
+    of the mean: `mean_interval` says how; not clipped) and `<metric>_n` for each of METRICS, se, low and high null
+    below two seeds; interval, the probability that low and high promise; gap_floor (mean gap of the clean cell of the
+    same width and samples: what the oracle minimum alone makes of it); p_underfit, p_benign, p_tempered,
+    p_catastrophic; phase, one of definitions.PHASES; tau, tau_cost and confidence, so that the table says by which
+    rule. A noise cost is paired by seed with the clean twin, and a gap within its run: their intervals are of paired
+    differences.
 
     The phase of a resample of the cell's seeds follows from its means, in this order: train error > 0.01:
     underfit; final error >= 0.9 (1 - 1/C): catastrophic; gap <= tau and noise cost <= tau_cost: benign; gap >
@@ -65,12 +73,14 @@ def cell_table(
     _refuse_pooling(runs, planned)
 
     results = runs.select("run_id", "status", "excess_risk_kind", *(pl.col(name).cast(pl.Float64) for name in METRICS))
-    plan = planned.select(*PLANNED, pl.col("status").alias("ended") if "status" in planned.columns else NO_STATUS)
+    told = [pl.col(name) if name in planned.columns else value.alias(name) for name, value in ASSUMED.items()]
+    plan = planned.select(*PLANNED, *told).rename({"status": "ended"})
     joined = plan.sort(*CELL, "seed").join(results, on="run_id", how="left", maintain_order="left")
     joined = joined.with_columns(status=pl.coalesce("status", "ended"))
     cells = joined.group_by(CELL, maintain_order=True).agg(*_over_seeds())
     counted = pl.col("n") + pl.col("n_diverged") + pl.col("n_failed")
     cells = cells.with_columns(n_unfinished=pl.col("n_planned") - counted)
+    cells = cells.with_columns(_intervals(joined, cells, interval, seed))
     floor = cells.filter(pl.col("noise_rate") == 0).select(*SIZE, gap_floor="gap_err_mean")
     cells = cells.join(floor, on=SIZE, how="left", maintain_order="left")
 
@@ -92,14 +102,21 @@ def cell_table(
             .otherwise(pl.lit("missing"))
         )
         .with_columns(tau=pl.lit(tau), tau_cost=pl.lit(tau_cost), confidence=pl.lit(confidence))
+        .with_columns(interval=pl.lit(interval))
         .sort("noise_rate", "ratio")
     )
+
+
+def on_grid(cells: pl.DataFrame) -> pl.DataFrame:
+    """The cells that make up rows and columns: those that a heat map shows."""
+    return cells.filter("in_grid")
 
 
 def _over_seeds() -> list[pl.Expr]:
     finished = (pl.col("status") == "done") & pl.col("err_last").is_not_null()
     columns = [
         pl.col("ratio", "axis", "classes").first(),
+        pl.col("in_grid").any(),
         finished.sum().cast(pl.Int32).alias("n"),
         pl.len().cast(pl.Int32).alias("n_planned"),
         (pl.col("status") == "diverged").sum().cast(pl.Int32).alias("n_diverged"),
@@ -114,9 +131,32 @@ def _over_seeds() -> list[pl.Expr]:
         columns += [
             mean.alias(f"{name}_mean"),
             error.alias(f"{name}_se"),
+            *(pl.lit(None, dtype=pl.Float64).alias(f"{name}_{end}") for end in ("low", "high")),
             value.count().cast(pl.Int32).alias(f"{name}_n"),
         ]
     return columns
+
+
+def _intervals(joined: pl.DataFrame, cells: pl.DataFrame, interval: float, seed: int) -> list[pl.Series]:
+    """`<metric>_low` and `<metric>_high` of every cell, null where its mean or its standard error is.
+
+    Rows of `joined` lie cell after cell, as `joined` and `cells` share their order.
+    """
+    sizes = cells["n_planned"].to_numpy()
+    cell = np.repeat(np.arange(cells.height), sizes)
+    place = np.arange(joined.height) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+    values = np.full((len(METRICS), sizes.max(initial=0), cells.height), np.nan)
+    values[:, place, cell] = joined.select(*METRICS).to_numpy().T
+    stacked = np.moveaxis(values, 0, 1).reshape(values.shape[1], -1)  # [seeds, metrics x cells]
+    bounds = [
+        bound.reshape(len(METRICS), cells.height) for bound in mean_interval(stacked, interval=interval, seed=seed)
+    ]
+    known = cells.select(pl.col(f"{name}_se").is_not_null() for name in METRICS).to_numpy().T
+    return [
+        pl.Series(f"{name}_{end}", np.where(known[i], bound[i], np.nan)).fill_nan(None)
+        for i, name in enumerate(METRICS)
+        for end, bound in zip(("low", "high"), bounds, strict=True)
+    ]
 
 
 def _phase_shares(

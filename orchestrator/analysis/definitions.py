@@ -12,6 +12,8 @@ ROUNDING = 1e-8  # a rate stored as float32, or a mean of equal numbers, must st
 DECIDED_PHASES = ("underfit", "benign", "tempered", "catastrophic")
 PHASES = (*DECIDED_PHASES, "undecided", "diverged", "missing")
 
+INTERVAL = 0.95  # probability with which the interval of a mean is to hold it
+
 
 @dataclass(frozen=True)
 class Metric:
@@ -67,3 +69,13 @@ METRICS: dict[str, Metric] = {
 
 # These are censored: the mean of those runs that got there would look fast exactly where few do.
 CENSORED = ("interpolation_epoch", "emc_epoch")
+
+BOUNDARY_LEVELS = {
+    **dict.fromkeys(("err_last", "err_best", "err_valsel"), 0.1),
+    **dict.fromkeys(("gap_err", "gap_valsel"), 0.02),
+    **dict.fromkeys(("noise_cost", "excess_risk"), 0.05),
+    "train_error_last": INTERPOLATION_ERROR,
+    **dict.fromkeys(("interpolates", "memorised", "recovered"), 0.5),
+}
+"""Where a boundary of a metric is drawn, unless a space or its user says otherwise. Of the others there is no level
+that would suit every task."""

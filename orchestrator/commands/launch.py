@@ -27,6 +27,9 @@ from orchestrator.commands.options import (
 if TYPE_CHECKING:
     from orchestrator.launch import LaunchOptions, Outcome
     from orchestrator.phase_diagram import Diagram
+    from orchestrator.refine.rounds import Refined
+    from orchestrator.refine.target import Target
+    from orchestrator.stops import Stops
     from search_spaces.spec import SearchSpace
 
 
@@ -41,6 +44,9 @@ if TYPE_CHECKING:
 @click.option("--max-wall", metavar="TIME", help="Stop after this time, e.g. 90s, 30m, 1.5h, 2d.")
 @click.option("--max-runs", type=click.IntRange(min=1), help="Train at most so many runs.")
 @click.option("--reuse", metavar="SWEEP", multiple=True, help="Take over finished runs of another sweep. Repeatable.")
+@click.option("--refine", metavar="TARGET", help="Place cells beside the grid near a level, e.g. err_last=0.2.")
+@click.option("--budget", type=click.IntRange(min=1), help="With --refine: most runs beside the grid, in all launches.")
+@click.option("--precision", type=float, help="With --refine: half width of the 90 % band in log p/n.  [default: 0.05]")
 @click.option("--figures/--no-figures", default=True, help="Draw at the end, or leave it to bo-sweep phase.")
 @json_option
 def launch(
@@ -62,6 +68,9 @@ def launch(
     max_wall: str | None,
     max_runs: int | None,
     reuse: tuple[str, ...],
+    refine: str | None,
+    budget: int | None,
+    precision: float | None,
     figures: bool,
     as_json: bool,
 ) -> None:
@@ -70,8 +79,12 @@ def launch(
     Resuming, retrying and growing a sweep are all "launch again". At the end of a budget (--max-...), and at the first
     Ctrl-C, nothing more is started and what runs is saved; the same command goes on from there.
 
+    With --refine, when the grid is done, further cells go where it is in doubt on which side of the level they lie, and
+    seeds where seeds are what is in doubt, until the boundary is known to --precision or --budget runs are used.
+
     \b
     Example:  bo-sweep launch digits-grid --seeds 5
+              bo-sweep launch digits-grid --refine err_last=0.2 --budget 60
     """
     from orchestrator.budget import Budget, parse_duration
     from orchestrator.console import LOG, print_json, print_next
@@ -96,17 +109,22 @@ def launch(
             reuse=reuse,
             calibration=calibration,
         )
+        target = _target(refine, budget, precision, parsed)
+        if dry_run and target:
+            _print_preview(parsed, options, target, as_json)
+            return
         if dry_run:
             made = plan_launch(parsed, options, anywhere=True)
             print_json(plan_document(made)) if as_json else print_plan(made)
             return
-        go_on = again("launch", space, storage, name, overrides, seeds)
-        outcome, diagram = _run_and_draw(parsed, options, go_on, figures)
+        go_on = again("launch", space, storage, name, overrides, seeds) + _refinement(refine, budget, precision)
+        outcome, refined, diagram = _run_and_draw(parsed, options, target, go_on, figures)
         made = outcome.plan
         failed = made.count("failed")
     if as_json:
         stopped = {"stopped_by": outcome.stopped_by} if outcome.stopped_by else {}
-        print_json(plan_document(made) | stopped | (diagram_document(diagram) if diagram else {}))
+        drawn = diagram_document(diagram) if diagram else {}
+        print_json(plan_document(made) | stopped | (refined.document() if refined else {}) | drawn)
     elif diagram:
         print_diagram(diagram)
     if outcome.stopped_by:
@@ -123,9 +141,43 @@ def launch(
         raise SystemExit(SOME_RUNS_FAILED)
 
 
+def _target(refine: str | None, budget: int | None, precision: float | None, space: SearchSpace) -> Target | None:
+    """What to refine, if anything. Raises ValueError, also for options that go with --refine alone."""
+    if refine is None:
+        lonely = [name for name, value in (("--budget", budget), ("--precision", precision)) if value is not None]
+        if lonely:
+            raise ValueError(f"{' and '.join(lonely)}: only with --refine, for example --refine err_last=0.2")
+        return None
+    from orchestrator.refine.target import parse_target
+
+    return parse_target(refine, space, budget=budget, precision=precision)
+
+
+def _refinement(refine: str | None, budget: int | None, precision: float | None) -> str:
+    """Options of a refinement, for the command that goes on."""
+    given = (("--refine", refine), ("--budget", budget), ("--precision", precision))
+    parts = [part for name, value in given if value is not None for part in (name, str(value))]
+    return f" {shlex.join(parts)}" if parts else ""
+
+
+def _print_preview(space: SearchSpace, options: LaunchOptions, target: Target, as_json: bool) -> None:
+    """The plan with the cells that would come next."""
+    from orchestrator.console import RESULTS, print_json
+    from orchestrator.refine.rounds import preview
+    from orchestrator.refine.texts import preview_lines, proposal_document
+    from orchestrator.summaries import plan_document, print_plan
+
+    plan, proposal = preview(space, options, target)
+    if as_json:
+        print_json(plan_document(plan) | (proposal_document(target, proposal) if proposal else {}))
+        return
+    print_plan(plan)
+    RESULTS.print("\n".join(preview_lines(target, proposal)), markup=False)
+
+
 def _run_and_draw(
-    space: SearchSpace, options: LaunchOptions, go_on: str, figures: bool
-) -> tuple[Outcome, Diagram | None]:
+    space: SearchSpace, options: LaunchOptions, target: Target | None, go_on: str, figures: bool
+) -> tuple[Outcome, Refined | None, Diagram | None]:
     """Launch, then analyse what has finished; an interrupt that is not a request to save ends here with exit code 3."""
     from orchestrator.console import LOG, print_next
     from orchestrator.launch import launch as run_launch
@@ -135,17 +187,26 @@ def _run_and_draw(
     stops = Stops()
     try:
         with stops.caught():
-            outcome = run_launch(space, options, stops)
+            refined = _refine(space, options, target, stops) if target else None
+            outcome = refined.outcome if refined else run_launch(space, options, stops)
             plan = outcome.plan
             if plan.is_complete:
                 LOG.print(f"The ledger of {options.name} is complete: {len(plan.runs)} of {len(plan.runs)} runs.")
             if plan.count("failed"):
                 LOG.print(f"[bold]{plan.count('failed')} runs failed[/bold]")
-            return outcome, analyse(options.ledger) if figures and plan.count("done") else None
+            if refined:
+                LOG.print("\n".join(refined.lines()), markup=False)
+            return outcome, refined, analyse(options.ledger) if figures and plan.count("done") else None
     except KeyboardInterrupt:
         LOG.print("\nStopped. All that was committed stays; the same command goes on from there.")
         print_next(go_on)
         raise SystemExit(STOPPED) from None
+
+
+def _refine(space: SearchSpace, options: LaunchOptions, target: Target, stops: Stops) -> Refined:
+    from orchestrator.refine.rounds import refine
+
+    return refine(space, options, target, stops)
 
 
 def _placement(cells: tuple[str, ...], workers: int | None, address: str | None) -> str:

@@ -11,13 +11,22 @@ from orchestrator.commands.options import again, json_option, sweep_at, sweep_op
 @click.argument("sweep")
 @sweep_options
 @click.option("--metric", "metrics", multiple=True, help="Metric to draw; repeatable.  [default: the usual four]")
+@click.option(
+    "--boundary",
+    "boundaries",
+    multiple=True,
+    metavar="METRIC[=LEVEL]",
+    help="Draw where a metric crosses a level, such as gap_err=0.02; repeatable.  [default: the space's own]",
+)
 @click.option("--format", "formats", default="png,svg", show_default=True, help="Of png, svg, pdf, by comma.")
 @json_option
-def phase(sweep: str, storage: str, metrics: tuple[str, ...], formats: str, as_json: bool) -> None:
+def phase(
+    sweep: str, storage: str, metrics: tuple[str, ...], boundaries: tuple[str, ...], formats: str, as_json: bool
+) -> None:
     """Analyse a sweep and draw its phase diagram, from the ledger alone.
 
     \b
-    Example:  bo-sweep phase digits-grid --metric noise_cost --format pdf
+    Example:  bo-sweep phase digits-grid --metric noise_cost --boundary noise_cost=0.05 --format pdf
     """
     from orchestrator.console import print_json, print_next
     from orchestrator.phase_diagram import HEAT_MAPS, analyse
@@ -25,7 +34,8 @@ def phase(sweep: str, storage: str, metrics: tuple[str, ...], formats: str, as_j
 
     with user_errors():
         wanted = [part.strip() for part in formats.split(",") if part.strip()]
-        diagram = analyse(sweep_at(storage, sweep), metrics=metrics or HEAT_MAPS, formats=wanted)
+        ledger = sweep_at(storage, sweep)
+        diagram = analyse(ledger, metrics=metrics or HEAT_MAPS, boundaries=boundaries, formats=wanted)
     if as_json:
         print_json(diagram_document(diagram))
         return

@@ -1,8 +1,9 @@
 """Heat maps and phase maps that can be printed: colour only where there is data, and a caption that says what
 is not.
 
-`draw_*` write files, the functions without the prefix give the Matplotlib figure. Matplotlib is imported when
-a figure is drawn, not before.
+They show the cells of the grid. Cells beside it have no row and column of their own: the caption counts them, and the
+boundary figure draws them. `draw_*` write files, the functions without the prefix give the Matplotlib figure.
+Matplotlib is imported when a figure is drawn, not before.
 """
 
 from __future__ import annotations
@@ -13,8 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
+from orchestrator.analysis.cells import on_grid
 from orchestrator.analysis.definitions import METRICS
 from orchestrator.figures.captions import metric_caption, overview_caption, phase_caption
+from orchestrator.figures.numbers import boundary_numbers, metric_numbers, phase_numbers, theory_numbers
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -44,7 +47,8 @@ def draw_heat_map(
     theory: pl.DataFrame | None = None,
     boundary: pl.DataFrame | None = None,
 ) -> list[Path]:
-    """Draw one metric over noise rate and p/n; gives the files written, `path_stem` plus ".png" and so on.
+    """Draw one metric over noise rate and p/n; gives the files written: `path_stem` plus ".png" and so on, and a CSV
+    of what is drawn.
 
     cells: what `cell_table` gives. metric: one of METRICS. caption: what was run, in a sentence or two
     (data, network, recipe); the metric's definition, seeds and caveats are appended here, so that they cannot
@@ -54,8 +58,12 @@ def draw_heat_map(
     Raises ValueError on an unknown metric, on cells without a row, and on a format other than png, svg and
     pdf.
     """
+    if boundary is not None:  # rates beside the grid have no row here
+        boundary = boundary.filter(pl.col("noise_rate").is_in(on_grid(cells)["noise_rate"].unique().to_list()))
+        boundary = None if boundary.is_empty() else boundary
     figure = heat_map(cells, metric, title=title, caption=caption, theory=theory, boundary=boundary)
-    return _write(figure, path_stem, formats)
+    numbers = [metric_numbers(on_grid(cells), metric), boundary_numbers(boundary), theory_numbers(theory, metric)]
+    return _write(figure, path_stem, formats, pl.concat(numbers))
 
 
 def draw_phase_map(
@@ -65,12 +73,11 @@ def draw_phase_map(
     title: str,
     caption: str,
     formats: Sequence[str] = ("png", "svg"),
-    theory: pl.DataFrame | None = None,
-    boundary: pl.DataFrame | None = None,
 ) -> list[Path]:
     """Draw the phase of every cell by colour and letter; arguments, files and errors as in
     `draw_heat_map`."""
-    return _write(phase_map(cells, title=title, caption=caption, theory=theory, boundary=boundary), path_stem, formats)
+    figure = phase_map(cells, title=title, caption=caption)
+    return _write(figure, path_stem, formats, phase_numbers(on_grid(cells)))
 
 
 def draw_overview(
@@ -78,7 +85,9 @@ def draw_overview(
 ) -> list[Path]:
     """Draw final test error, noise cost, gap and phases, two by two; arguments, files and errors as in
     `draw_heat_map`."""
-    return _write(overview(cells, title=title, caption=caption), path_stem, formats)
+    grid = on_grid(cells)
+    numbers = pl.concat([*(metric_numbers(grid, metric) for metric in OVERVIEW_METRICS), phase_numbers(grid)])
+    return _write(overview(cells, title=title, caption=caption), path_stem, formats, numbers)
 
 
 def heat_map(
@@ -102,37 +111,28 @@ def heat_map(
     with rc_context(printed.STYLE):
         text = f"{caption} {metric_caption(cells, metric)}"
         key = diagram.curve_key(theory, boundary)
-        page = printed.Page(cells, rows=1, columns=1, title=title, caption=text, key=key, bars=True)
+        grid = on_grid(cells)
+        page = printed.Page(grid, rows=1, columns=1, title=title, caption=text, key=key, bars=True)
         axes = page.panel(0)
         label, unit = f"{METRICS[metric].label} ({METRICS[metric].unit})", METRICS[metric].unit
         fits = printed.text_width(label, printed.TEXT) <= 72 * page.panel_height + 12
-        _draw_metric(axes, page.colour_bar(0), cells, metric, bar_label=label if fits else unit)
-        diagram.draw_curves(axes, cells, theory, boundary)
+        _draw_metric(axes, page.colour_bar(0), grid, metric, bar_label=label if fits else unit)
+        diagram.draw_curves(axes, grid, theory, boundary)
     return page.figure
 
 
-def phase_map(
-    cells: pl.DataFrame,
-    *,
-    title: str,
-    caption: str,
-    theory: pl.DataFrame | None = None,
-    boundary: pl.DataFrame | None = None,
-) -> Figure:
+def phase_map(cells: pl.DataFrame, *, title: str, caption: str) -> Figure:
     """The figure behind `draw_phase_map`."""
     from matplotlib import rc_context
 
-    from orchestrator.figures import diagram
     from orchestrator.figures import page as printed
 
     _need_cells(cells)
     with rc_context(printed.STYLE):
         text = f"{caption} {phase_caption(cells)}"
-        key = [*_phase_key(cells), *diagram.curve_key(theory, boundary)]
-        page = printed.Page(cells, rows=1, columns=1, title=title, caption=text, key=key, bars=False)
-        axes = page.panel(0)
-        _draw_phases(axes, cells)
-        diagram.draw_curves(axes, cells, theory, boundary)
+        grid = on_grid(cells)
+        page = printed.Page(grid, rows=1, columns=1, title=title, caption=text, key=_phase_key(grid), bars=False)
+        _draw_phases(page.panel(0), grid)
     return page.figure
 
 
@@ -146,45 +146,29 @@ def overview(cells: pl.DataFrame, *, title: str, caption: str) -> Figure:
     _need_cells(cells)
     with rc_context(printed.STYLE):
         text = f"{caption} {overview_caption(cells, OVERVIEW_METRICS)}"
-        page = printed.Page(cells, rows=2, columns=2, title=title, caption=text, key=_phase_key(cells), bars=True)
+        grid = on_grid(cells)
+        page = printed.Page(grid, rows=2, columns=2, title=title, caption=text, key=_phase_key(grid), bars=True)
         for place, metric in enumerate(OVERVIEW_METRICS):
             axes = page.panel(place)
-            _draw_metric(axes, page.colour_bar(place), cells, metric, bar_label=METRICS[metric].unit)
+            _draw_metric(axes, page.colour_bar(place), grid, metric, bar_label=METRICS[metric].unit)
             axes.set_title(f"({'abc'[place]}) {METRICS[metric].label}", fontsize=printed.TEXT + 0.5, loc="left", pad=3)
         axes = page.panel(len(OVERVIEW_METRICS))
-        _draw_phases(axes, cells)
+        _draw_phases(axes, grid)
         axes.set_title("(d) phase", fontsize=printed.TEXT + 0.5, loc="left", pad=3)
     return page.figure
 
 
 def _draw_metric(axes: Axes, bar_axes: Axes, cells: pl.DataFrame, metric: str, *, bar_label: str) -> None:
-    from matplotlib import colormaps
-    from matplotlib.cm import ScalarMappable
-    from matplotlib.colors import Normalize, to_hex
-    from matplotlib.ticker import MaxNLocator
-
     from orchestrator.figures import diagram
-    from orchestrator.figures import page as printed
 
-    known = cells[f"{metric}_mean"].drop_nulls().to_list()
-    low, high = (
-        min([0.0, *known]),
-        max([0.01, *known]),
-    )  # from 0: a map whose scale starts at the best cell exaggerates
-    normal, colours = Normalize(low, high), colormaps["cividis"]
-    scale = ScalarMappable(normal, colours)
-    largest = max(-low, high)
-    decimals = 3 if largest < 0.1 else 2 if largest < 10 else 0
+    scale = diagram.ColourScale(cells[f"{metric}_mean"])
 
     def paint(cell: dict[str, Any]) -> tuple[str, str] | None:
         value = cell[f"{metric}_mean"]
-        return None if value is None else (to_hex(colours(normal(value))), number(value, decimals))
+        return None if value is None else (scale.colour(value), number(value, scale.decimals))
 
     diagram.draw_cells(axes, cells, paint, count=f"{metric}_n")
-    bar = axes.figure.colorbar(scale, cax=bar_axes, ticks=MaxNLocator(5))
-    bar.outline.set_linewidth(0)  # type: ignore[operator]
-    bar_axes.tick_params(labelsize=printed.TEXT - 0.5, width=0.5, length=2, pad=1.5)
-    bar.set_label(bar_label, fontsize=printed.TEXT, labelpad=3)
+    scale.draw_bar(bar_axes, bar_label)
 
 
 def _draw_phases(axes: Axes, cells: pl.DataFrame) -> None:
@@ -213,14 +197,14 @@ def number(value: float, decimals: int) -> str:
 
 
 def _need_cells(cells: pl.DataFrame) -> None:
-    if cells.is_empty():
+    if on_grid(cells).is_empty():
         raise ValueError("there are 0 planned cells to draw; plan at least one run, then draw again")
 
 
-def _write(figure: Figure, path_stem: Path, formats: Sequence[str]) -> list[Path]:
+def _write(figure: Figure, path_stem: Path, formats: Sequence[str], numbers: pl.DataFrame) -> list[Path]:
     from matplotlib import rc_context
 
     from orchestrator.figures import page as printed
 
     with rc_context(printed.STYLE):
-        return printed.write_figure(figure, Path(path_stem), formats)
+        return printed.write_figure(figure, Path(path_stem), formats, numbers)

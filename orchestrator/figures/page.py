@@ -23,8 +23,9 @@ from matplotlib.textpath import text_to_path
 from orchestrator.storage import open_storage
 
 SINGLE_COLUMN, DOUBLE_COLUMN = 3.5, 7.2  # inches, as most journals set them
-TITLE, TEXT, SMALL = 8.0, 6.5, 5.0  # points
+TITLE, TEXT, SMALL = 8.0, 6.5, 5.5  # points
 LINE = 1.3  # line spacing, in font sizes
+KEY_ROW = 0.125  # inches
 NARROWEST = 13.0  # points: a cell that can hold two decimals; below, a map gets both columns of the journal's page
 STYLE: Any = {
     "font.family": "DejaVu Sans",  # comes with Matplotlib, so that a figure is the same on every machine
@@ -61,21 +62,25 @@ class Page:
         caption: str,
         key: Sequence[Artist],
         bars: bool,
+        panel_height: float | None = None,
     ) -> None:
+        """`panel_height`: inches, of a panel with axes to scale in a single column; None where a panel holds a row for
+        each noise rate and a column for each p/n of `cells`, which then decide how high and wide it is."""
         rates = cells["noise_rate"].n_unique()
         right = self.right if bars else 0.1
         edges = ratio_edges(cells["ratio"].unique().sort().to_numpy())
         narrowest = np.diff(edges).min() / (edges[-1] - edges[0]) * 72 * (SINGLE_COLUMN - self.left - right)
-        width = SINGLE_COLUMN if columns == 1 and narrowest >= NARROWEST else DOUBLE_COLUMN
+        fits = panel_height is not None or narrowest >= NARROWEST
+        width = SINGLE_COLUMN if columns == 1 and fits else DOUBLE_COLUMN
         room = 72 * (width - 2 * self.margin)
         titles, captions = wrap(title, TITLE, room, bold=True), wrap(caption, TEXT - 0.5, room)
         key_columns = _key_columns(key, room)
         key_rows = -(-len(key) // key_columns)
 
         self.panel_width = (width - columns * (self.left + right) - (columns - 1) * self.gap) / columns
-        self.panel_height = float(np.clip(1.75 / rates, 0.25, 0.5)) * rates
+        self.panel_height = panel_height or float(np.clip(1.75 / rates, 0.25, 0.5)) * rates
         head = 0.08 + len(titles) * TITLE * LINE / 72 + 0.04
-        foot = 0.07 + 0.14 * key_rows + (0.05 if key else 0) + len(captions) * (TEXT - 0.5) * LINE / 72 + 0.04
+        foot = 0.07 + KEY_ROW * key_rows + (0.05 if key else 0) + len(captions) * (TEXT - 0.5) * LINE / 72 + 0.04
         above = 0.2 if rows * columns > 1 else 0.0  # room for the panels' own titles
         height = head + rows * (above + self.panel_height + self.bottom) + foot
         self.figure = Figure(figsize=(width, height))
@@ -100,7 +105,7 @@ class Page:
                 **_KEY_STYLE,
                 ncols=key_columns,
             )
-            below -= 0.14 * key_rows + 0.05
+            below -= KEY_ROW * key_rows + 0.05
         self.figure.text(
             self.margin / width,
             below / height,
@@ -176,8 +181,13 @@ def ratio_edges(ratios: np.ndarray) -> np.ndarray:
     return np.concatenate([[2 * logs[0] - middle[0]], middle, [2 * logs[-1] - middle[-1]]])
 
 
-def write_figure(figure: Figure, path_stem: Path, formats: Sequence[str]) -> list[Path]:
-    """Write the figure in each of `formats`, atomically. ValueError on an unknown format, writing nothing."""
+def write_figure(
+    figure: Figure, path_stem: Path, formats: Sequence[str], numbers: pl.DataFrame | None = None
+) -> list[Path]:
+    """Write the figure in each of `formats`, and its numbers, if given, beside it as CSV; each atomically.
+
+    ValueError on an unknown format, writing nothing.
+    """
     unknown = sorted(set(formats) - set(METADATA))
     if unknown:
         raise ValueError(f"unknown format {', '.join(unknown)}; choose from {', '.join(METADATA)}")
@@ -189,4 +199,7 @@ def write_figure(figure: Figure, path_stem: Path, formats: Sequence[str]) -> lis
         figure.savefig(content, format=name, dpi=300, metadata=METADATA[name])
         folder.write(path.name, content.getvalue())
         paths.append(path)
+    if numbers is not None:
+        paths.append(path_stem.parent / f"{path_stem.name}.csv")
+        folder.write(paths[-1].name, numbers.write_csv().encode())
     return paths
