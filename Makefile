@@ -10,7 +10,7 @@ PYTHON_PACKAGES = $(shell $(PYTHON) -c $(HAS_HEADERS) 2>/dev/null || $(PYTHON) -
 HAS_HEADERS := 'import ensurepip, os, sysconfig, sys; sys.exit(not os.path.exists(sysconfig.get_path("include") + "/Python.h"))'
 INSTALLED := $(VENV)/.installed
 
-.PHONY: quickstart install system test test-fast lint format bench bench-packs bench-gpu chaos lock clean
+.PHONY: quickstart install system browser test test-fast lint format bench bench-packs bench-gpu chaos lock clean
 
 quickstart: $(INSTALLED)  ## set up, then launch digits-grid: minutes on two CPU cores
 	$(BIN)/bo-sweep launch digits-grid
@@ -38,11 +38,21 @@ system-install:
 
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 
-test: $(INSTALLED)  ## all tests
-	$(BIN)/python -m pytest
+BROWSERS := chromium chromium-browser google-chrome
+
+browser:  ## Chromium for the tests of the report (Debian and Ubuntu); they are skipped where there is none
+	@for name in $(BROWSERS); do command -v $$name >/dev/null && exit 0; done; \
+	command -v apt-get >/dev/null || exit 0; \
+	$(SUDO) apt-get update -qq && $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq \
+		--no-install-recommends chromium || echo "No browser was installed: the tests of the report's page are skipped."
+
+SIDE_BY_SIDE := -n 2 --dist loadgroup --no-loadscope-reorder
+
+test: $(INSTALLED) browser  ## all tests
+	$(BIN)/python -m pytest $(SIDE_BY_SIDE)
 
 test-fast: $(INSTALLED)  ## all tests but those over 20 seconds
-	$(BIN)/python -m pytest -m "not slow and not chaos"
+	$(BIN)/python -m pytest $(SIDE_BY_SIDE) -m "not slow and not chaos"
 
 lint: $(INSTALLED)  ## formatter, linter, types
 	$(BIN)/ruff format --check .

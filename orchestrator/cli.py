@@ -8,6 +8,7 @@ from __future__ import annotations
 import click
 
 from orchestrator.commands.bench_worker import bench_worker
+from orchestrator.commands.compare import compare
 from orchestrator.commands.completion import completion
 from orchestrator.commands.doctor import doctor
 from orchestrator.commands.launch import launch
@@ -15,7 +16,9 @@ from orchestrator.commands.ledger import compact, verify
 from orchestrator.commands.phase import phase
 from orchestrator.commands.plan import plan
 from orchestrator.commands.prepare import prepare
+from orchestrator.commands.report import report
 from orchestrator.commands.reproduce import reproduce
+from orchestrator.commands.slices import slices
 from orchestrator.commands.spaces import spaces
 from orchestrator.commands.status import logs, status
 
@@ -30,7 +33,22 @@ def main() -> None:
     """
 
 
-for command in (spaces, plan, launch, status, logs, phase, verify, compact, reproduce, doctor, completion):
+for command in (
+    spaces,
+    plan,
+    launch,
+    status,
+    logs,
+    phase,
+    slices,
+    compare,
+    report,
+    verify,
+    compact,
+    reproduce,
+    doctor,
+    completion,
+):
     main.add_command(command)
 main.add_command(bench_worker)
 main.add_command(prepare)

@@ -19,6 +19,14 @@ settings.register_profile("bo-sweep", deadline=None, derandomize=True, max_examp
 settings.load_profile("bo-sweep")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Side by side, a process takes whole modules; those with a Ray cluster, the longest, come first and in a row."""
+    items.sort(key=lambda item: item.get_closest_marker("ray") is None)
+    for item in items:
+        group = "ray" if item.get_closest_marker("ray") else item.nodeid.partition("::")[0]
+        item.add_marker(pytest.mark.xdist_group(group))
+
+
 @pytest.fixture(scope="session")
 def data_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder for embedded betons, shared by all tests, apart from the user's own cache."""

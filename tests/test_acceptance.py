@@ -11,6 +11,8 @@ from orchestrator.analysis.scores import run_table
 from orchestrator.ledger import Ledger
 from tests.test_launch import launch
 
+pytestmark = pytest.mark.ray
+
 PART = ("--set", "widths=[4, 8, 16, 32]", "--set", "noise.rates=[0, 0.4]")
 """A part of digits-grid: 24 runs, about a minute on two cores."""
 

@@ -35,6 +35,8 @@ from tests import object_store
 from workers.beton_file import manifest_path, write_beton
 from workers.betons import prepare_digits, prepare_mixture
 
+pytestmark = pytest.mark.ray
+
 
 @pytest.fixture(autouse=True)
 def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -22,6 +22,8 @@ from orchestrator.storage import open_storage
 from orchestrator.verify import verify
 from workers.schema import ROWS, TIMING_COLUMNS
 
+pytestmark = pytest.mark.ray
+
 TINY = (
     "--no-figures",
     *("--set", "widths=[2, 4]", "--set", "noise.rates=[0, 0.4]", "--set", "recipe.epochs=4"),

@@ -24,6 +24,8 @@ from tests.image_sources import image_file, pixels
 from tests.test_launch import assert_verified, bo_sweep, command, in_training, wait_for
 from workers.group import ALONE
 
+pytestmark = pytest.mark.ray
+
 SMALL = (
     *("samples=80", "widths=[4]", "noise.rates=[0, 0.4]", "dataset.validation_samples=8"),
     *("recipe.batch_size=16", "recipe.micro_batch=8", "recipe.epochs=16", "recipe.warmup_epochs=0"),

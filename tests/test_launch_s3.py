@@ -28,6 +28,8 @@ from workers.placement import Placement
 from workers.schema import ROWS, TIMING_COLUMNS
 from workers.train import train_pack
 
+pytestmark = pytest.mark.ray
+
 
 @pytest.mark.slow
 def test_a_sweep_on_s3_survives_a_kill_and_a_store_that_fails(

@@ -19,6 +19,8 @@ import pytest
 from orchestrator.ledger import Ledger
 from tests.test_launch import LONGER, assert_verified, command, has_saved, wait_for
 
+pytestmark = pytest.mark.ray
+
 PORT = 6399
 RAY = str(Path(sys.executable).with_name("ray"))
 

@@ -33,7 +33,7 @@ SPACE = load_space(
     ["widths=[2]", "noise.rates=[0,0.2,0.4]", "seeds=2", "recipe.epochs=3", "evaluation.points=5", "samples=128"],
 )
 RUNS = expand(SPACE)
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("one_thread")]
 
 
 class LocalBoss:
