@@ -60,7 +60,7 @@ def status_document(ledger: Ledger, gpu_hour_price: float | None = None) -> dict
         "worker_seconds": _sum(ends["seconds"]),
         "gpu_hours": gpu_hours,
         "cost": None if gpu_hour_price is None else gpu_hours * gpu_hour_price,
-        "failures": _failures(ends, {run.run_id for run in runs}),
+        "failures": failures_by_signature(ends, {run.run_id for run in runs}),
     }
 
 
@@ -136,7 +136,7 @@ def _speed(ends: pl.DataFrame, progress: Mapping[str, Any]) -> float | None:
     return _sum(ends["images"]) / seconds if seconds else None
 
 
-def _failures(ends: pl.DataFrame, planned: set[str]) -> list[dict[str, Any]]:
+def failures_by_signature(ends: pl.DataFrame, planned: set[str]) -> list[dict[str, Any]]:
     """Failed runs by signature, most frequent first, with the last lines of the latest one."""
     failed = ends.filter((pl.col("status") == "failed") & pl.col("run_id").is_in(list(planned)))
     groups: dict[str, dict[str, Any]] = {}

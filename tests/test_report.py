@@ -237,6 +237,17 @@ def test_the_page_carries_the_curves_of_every_run_that_has_rows_also_of_unfinish
     }
 
 
+def test_a_page_that_would_grow_too_large_thins_its_curves_and_says_what_it_leaves_out(
+    ledger: Ledger, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in ("curves", "downloads"):
+        monkeypatch.setattr(f"orchestrator.report.{module}.MOST_ROWS", 60)
+    page = Path(write_report(ledger, COMMANDS, tmp_path / "report.html").location).read_text()
+    assert json.loads(re.search(r'id="document">([^<]*)</script>', page)[1])["thinned"] == 3  # type: ignore[index]
+    assert 'data-content="curves.parquet"' not in page
+    assert "curves.parquet is too large for this page" in page
+
+
 # ---- the tables ----
 
 

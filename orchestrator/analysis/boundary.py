@@ -12,6 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 import polars as pl
 
+from orchestrator.analysis.blas import one_blas_thread
 from orchestrator.analysis.observations import root
 from orchestrator.analysis.surface import crossings, smooth
 
@@ -22,6 +23,7 @@ CURVE_RATES = 61
 """Noise rates of a curve, evenly between the lowest and the highest measured one; the measured ones are added."""
 
 
+@one_blas_thread()
 def fit_boundary(
     runs: pl.DataFrame,
     metric: str,

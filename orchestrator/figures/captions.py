@@ -98,7 +98,7 @@ def _kind(cells: pl.DataFrame, metric: str) -> str:
 def _seeds(cells: pl.DataFrame, column: str) -> str:
     counts = cells.filter(pl.col(column) > 0)[column].to_list()
     if not counts:
-        return "No run has finished."
+        return "Not measured in any run." if (cells["n"] > 0).any() else "No run has finished."
     if max(counts) == 1:
         return "One seed a cell (n = 1), so no spread over seeds."
     number = f"n = {min(counts)}" if min(counts) == max(counts) else f"n = {min(counts)} to {max(counts)}"

@@ -34,6 +34,9 @@ BAND, MARKS_ON_A_LINE = 0.16, 8
 AXIS_GREY = "#707070"
 RULE: Any = {"color": AXIS_GREY, "linewidth": 0.7, "linestyle": DOTTED, "zorder": 1}
 """How a line at one place of an axis is drawn."""
+RING: Any = {"marker": "o", "markersize": 4.5, "markerfacecolor": "none", "markeredgecolor": "black"}
+RING |= {"markeredgewidth": 0.6, "linestyle": "none"}
+"""How a point is ringed."""
 
 
 @dataclass(frozen=True)
@@ -299,17 +302,7 @@ def style_key(name: str, dashes: Any, *, filled: bool = True, look: Look | None 
 
 def ring_key(name: str) -> Line2D:
     """The key entry of ringed points."""
-    return Line2D(
-        [],
-        [],
-        linestyle="none",
-        marker="o",
-        markersize=4.5,
-        markerfacecolor="none",
-        markeredgecolor="black",
-        markeredgewidth=0.6,
-        label=name,
-    )
+    return Line2D([], [], label=name, **RING)
 
 
 def rule_key(name: str) -> Line2D:

@@ -253,17 +253,8 @@ def _mark_gain(axes: Axes, time: TimeAxis, stops: pl.DataFrame, gains: pl.DataFr
     from orchestrator.figures.heat_maps import number
 
     known = stops.filter(pl.col("best").is_not_null())
-    (rings,) = axes.plot(
-        time.place(known["epoch_best"].to_numpy()),
-        known["best"].to_numpy(),
-        linestyle="none",
-        marker="o",
-        markersize=4.5,
-        markerfacecolor="none",
-        markeredgecolor="black",
-        markeredgewidth=0.6,
-        zorder=5,
-    )
+    places = time.place(known["epoch_best"].to_numpy())
+    (rings,) = axes.plot(places, known["best"].to_numpy(), zorder=5, **charts.RING)
     rings.set_gid("lowest")
     for row in gains.to_dicts():
         interval = "" if row["low"] is None else f"[{number(row['low'], 3)}, {number(row['high'], 3)}] "

@@ -10,6 +10,7 @@ from typing import Literal
 
 import numpy as np
 
+from orchestrator.analysis.blas import one_blas_thread
 from orchestrator.analysis.observations import Observations, root
 from orchestrator.analysis.surface import Surface, fit_surface
 from orchestrator.refine.acquisition import Planned, choose_batch
@@ -73,9 +74,7 @@ def propose(space: SearchSpace, outcomes: Outcomes, target: Target) -> Proposal:
     Raises:
         ValueError: fewer than four cells have the metric.
     """
-    from threadpoolctl import threadpool_limits
-
-    with threadpool_limits(1):  # sums in the same order on every machine; and threads only get in each other's way
+    with one_blas_thread():
         return _propose(space, outcomes, target)
 
 

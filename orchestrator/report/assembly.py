@@ -18,7 +18,7 @@ from importlib import resources
 from typing import Any
 
 from orchestrator.report.document import as_json
-from orchestrator.report.downloads import Download
+from orchestrator.report.downloads import HOLDS, Download
 
 MODULES = (
     *("dom", "numbers", "theme", "data", "words", "colours", "axes", "grid-keys", "heat-map", "marks", "overlay"),
@@ -59,7 +59,7 @@ def assemble(
         "every": f"{1000 * (poll_seconds or 0):.0f}",
         "document": as_json(document) if document is not None else "null",
         "script": script,
-        "links": links((file.name, file.holds, len(file.content)) for file in files),
+        "links": links((file.name, file.holds, len(file.content)) for file in files) + _left_out(files),
         "curves": "\n".join(f"{cell} {_base64(content)}" for cell, content in curves),
         "files": "\n".join(_file(file) for file in files),
         "plotly": _base64(_packed_plotly()),
@@ -78,6 +78,13 @@ def links(files: Iterable[tuple[str, str, int | None]]) -> str:
             f'<li><a href="download/{name}" download="{name}" data-file="{name}">{name}</a> ({holds}{told})</li>'
         )
     return "".join(items)
+
+
+def _left_out(files: Sequence[Download]) -> str:
+    """What a page says of a table that is too large for it."""
+    absent = [name for name in HOLDS if files and name not in {file.name for file in files}]
+    words = "is too large for this page: <code>bo-sweep report SWEEP --live</code> hands it out"
+    return "".join(f"<li>{name} {words}</li>" for name in absent)
 
 
 def page_script() -> str:

@@ -92,19 +92,11 @@ def read_contents(ledger: Ledger, *, unfinished_too: bool = False) -> Contents:
 
 
 def _lines(space: SearchSpace, runs: pl.DataFrame, cells: pl.DataFrame) -> dict[str, pl.DataFrame]:
-    """The space's boundary, fitted on one core.
-
-    The matrices are small: on a machine that trains, threads that wait for each other take twenty times as long. And
-    sums in one order give the same bytes on every machine.
-    """
+    """The space's boundary, fitted on one core."""
     level = space.analysis.boundary_error
     if level is None:
         return {}
-    import scipy.linalg  # noqa: F401  (its BLAS has to be loaded before it can be limited)
-    from threadpoolctl import threadpool_limits
-
-    with threadpool_limits(1, user_api="blas"):
-        return boundary_curves(space, runs, cells, "err_last", level)
+    return boundary_curves(space, runs, cells, "err_last", level)
 
 
 def _plan(planned: pl.DataFrame, cells: pl.DataFrame, runs: pl.DataFrame, ends: pl.DataFrame) -> pl.DataFrame:

@@ -15,7 +15,7 @@ from orchestrator.phase_diagram import describe
 from orchestrator.report.contents import Commands, Contents
 from orchestrator.report.downloads import Download
 from orchestrator.report.words import headline
-from orchestrator.status import _failures as failures_by_signature
+from orchestrator.status import failures_by_signature
 
 RUNS_SHOWN = 8
 MARKS = (
