@@ -57,8 +57,12 @@ def compare(dense: Ledger, searched: Ledger) -> Iterator[Figure]:
     found = searched.manifest().space
     runs = len(expand(found))
     what = f"search, {runs} runs ({count_beside(found)} beside the grid): distance in log p/n"
-    yield Figure(what, _distances(located(found, outcomes_of(searched)), reference), details={"runs": runs})
+    distances = _distances(located(found, outcomes_of(searched)), reference)
+    if distances:  # after one epoch, in a quick look, no curve may cross the level
+        yield Figure(what, distances, details={"runs": runs})
     for name, (widths, rates) in REGULAR.items():
+        if not set(widths) <= set(space.widths or ()) or not set(rates) <= set(space.noise.rates):
+            continue  # a quick look has no dense grid
         some = {key: value for key, value in all_runs.items() if key[0] in rates and key[1] in widths}
         what = f"grid, {name}, {len(some)} of the {len(all_runs)} runs: distance in log p/n"
         yield Figure(what, _distances(located(space, some), reference), details={"runs": len(some)})

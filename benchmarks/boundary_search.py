@@ -74,6 +74,16 @@ def measure(quick: bool) -> Iterator[Figure]:
             what = f"search, {runs} runs: share of what a grid needs for its error, {needed}"
             yield Figure(what, (runs / needed,), goal=Goal(GOAL_SHARE, is_least=False))
 
+    surely = [min((one.details["runs"] for one in way if is_sure(one)), default=None) for way in (by_search, by_grid)]
+    if surely[0] and surely[1]:
+        what = f"runs until every repetition is within {GOAL_ERROR}: search {surely[0]}, grid {surely[1]}; share"
+        yield Figure(what, (surely[0] / surely[1],), goal=Goal(GOAL_SHARE, is_least=False))
+
+
+def is_sure(figure: Figure) -> bool:
+    """Whether no repetition is off by more than the goal."""
+    return figure.spread.maximum <= GOAL_ERROR
+
 
 def _within(figure: Figure) -> Goal | None:
     return Goal(GOAL_ERROR, is_least=False) if figure.details["runs"] >= LOOKS[1] else None
