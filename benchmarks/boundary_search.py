@@ -1,10 +1,11 @@
 """Finding a phase boundary: `launch --refine` against regular grids, by the number of runs.
 
 The Gaussian mixture at n = 200, R = 10: where the final test error of least squares, trained to infinity, is 0.1, at
-six noise rates from 0.05 to 0.3 and p/n from 1.25 to 32. Every repetition has its own seeds, its runs are the exact
-flow in this process, and both ways read the boundary off the same surface. The truth is the boundary of the mean error
-of 200 other seeds at this n, which differs from the closed form (n to infinity) by a few per cent. An error is the mean
-over noise rates of the distance in log p/n. The search starts from a coarse grid of 24 runs, which count.
+six noise rates from 0.05 to 0.3 and p/n from 1.25 to 32. Every repetition has its own seeds; its runs are the exact
+flow in this process. A grid is read in two ways: off the same surface as the search, which smooths over all cells, and
+row by row, on straight lines between the means of its cells, as one reads a heat map. The truth is the boundary of the
+mean error of 200 other seeds at this n, which differs from the closed form (n to infinity) by a few per cent. An error
+is the mean over noise rates of the distance in log p/n. The search starts from a coarse grid of 24 runs, which count.
 """
 
 from __future__ import annotations
@@ -43,6 +44,8 @@ LOOKS = (48, 72, 96, 144, 192)
 REPETITIONS, TRUTH_SEEDS, FIRST_TRUTH_SEED = 20, 200, 1_000_000
 QUICK_REPETITIONS, QUICK_TRUTH_SEEDS = 2, 5
 GOAL_ERROR, GOAL_SHARE = 0.05, 0.25
+READINGS = {"grid": "off the surface", "rows": "row by row"}
+"""How the boundary is read off a grid."""
 SEEDS_OF_A_REPETITION = 1000
 
 
@@ -60,24 +63,34 @@ def measure(quick: bool) -> Iterator[Figure]:
         Figure(f"search, {look} runs: error in log p/n", errors, details={"method": "search", "runs": look})
         for look, errors in zip(looks, zip(*searched, strict=True), strict=True)
     ]
-    by_grid = []
-    for (ratios, replicas), errors in zip(grids, zip(*regular, strict=True), strict=True):
-        runs = len(RATES) * ratios * replicas
-        what = f"grid of {ratios} ratios, {replicas} seeds, {runs} runs: error in log p/n"
-        by_grid.append(Figure(what, errors, details={"method": "grid", "runs": runs}))
     yield from (replace(figure, goal=_within(figure)) for figure in by_search)
-    yield from by_grid
+    for place, (method, reading) in enumerate(READINGS.items()):
+        by_grid = []
+        for (ratios, replicas), errors in zip(grids, zip(*regular, strict=True), strict=True):
+            runs = len(RATES) * ratios * replicas
+            what = f"grid of {ratios} ratios, {replicas} seeds, {runs} runs, {reading}: error in log p/n"
+            values = tuple(both[place] for both in errors)
+            by_grid.append(Figure(what, values, details={"method": method, "runs": runs}))
+        yield from by_grid
+        yield from _shares(by_search, by_grid, reading)
+
+
+def _shares(by_search: Sequence[Figure], by_grid: Sequence[Figure], reading: str) -> Iterator[Figure]:
+    """The share of a grid's runs that the search needs: for the same median error, and until all repetitions are
+    within the goal."""
     for figure in by_search:
         needed = runs_needed(figure.spread.median, by_grid)
-        if needed and figure.spread.median <= GOAL_ERROR:
-            runs = figure.details["runs"]
-            what = f"search, {runs} runs: share of what a grid needs for its error, {needed}"
-            yield Figure(what, (runs / needed,), goal=Goal(GOAL_SHARE, is_least=False))
+        if figure.spread.median > GOAL_ERROR:
+            continue
+        runs, most = figure.details["runs"], max(one.details["runs"] for one in by_grid)
+        what = f"search, {runs} runs: share of what a grid, {reading}, needs for its error, "
+        what += f"{needed}" if needed else f"more than {most}"
+        yield Figure(what, (runs / (needed or most),), goal=Goal(GOAL_SHARE, is_least=False))
 
     surely = [min((one.details["runs"] for one in way if is_sure(one)), default=None) for way in (by_search, by_grid)]
     if surely[0] and surely[1]:
-        what = f"runs until every repetition is within {GOAL_ERROR}: search {surely[0]}, grid {surely[1]}; share"
-        yield Figure(what, (surely[0] / surely[1],), goal=Goal(GOAL_SHARE, is_least=False))
+        what = f"runs until every repetition is within {GOAL_ERROR}: search {surely[0]}, grid, {reading}, {surely[1]}"
+        yield Figure(f"{what}; share", (surely[0] / surely[1],), goal=Goal(GOAL_SHARE, is_least=False))
 
 
 def is_sure(figure: Figure) -> bool:
@@ -143,11 +156,12 @@ def boundary_of(errors: np.ndarray) -> np.ndarray:
 
 def repetition(
     number: int, *, truth: np.ndarray, looks: Sequence[int], grids: Sequence[tuple[int, int]]
-) -> tuple[list[float], list[float]]:
-    """Errors of the search after each number of runs, and of each grid; by the seeds of one repetition."""
+) -> tuple[list[float], list[tuple[float, float]]]:
+    """Errors of the search after each number of runs, and of each grid in each of READINGS; by the seeds of one
+    repetition."""
     mixture = Mixture(number * SEEDS_OF_A_REPETITION)
     with threadpool_limits(1):  # matrices are small: threads would only wait for each other
-        return search_errors(mixture, truth, looks), [grid_error(mixture, truth, *grid) for grid in grids]
+        return search_errors(mixture, truth, looks), [grid_errors(mixture, truth, *grid) for grid in grids]
 
 
 def grid_space(ratios: int, seeds: int) -> SearchSpace:
@@ -188,7 +202,24 @@ def search_errors(mixture: Mixture, truth: np.ndarray, looks: Sequence[int]) -> 
     return errors
 
 
-def grid_error(mixture: Mixture, truth: np.ndarray, ratios: int, seeds: int) -> float:
-    """The error of a regular grid."""
+def grid_errors(mixture: Mixture, truth: np.ndarray, ratios: int, seeds: int) -> tuple[float, float]:
+    """The error of a regular grid in each of READINGS."""
     space = grid_space(ratios, seeds)
-    return float(np.abs(located(space, mixture.outcomes(expand(space))) - truth).mean())
+    outcomes = mixture.outcomes(expand(space))
+    surface, rows = (
+        float(np.abs(found - truth).mean()) for found in (located(space, outcomes), row_by_row(space, outcomes))
+    )
+    return surface, rows
+
+
+def row_by_row(space: SearchSpace, outcomes: Mapping[Key, float | None]) -> np.ndarray:
+    """Log p/n where straight lines between the cell means fall below LEVEL for the last time, for each of RATES; an end
+    of the range otherwise."""
+    widths = np.array(space.widths)
+    means = np.array([[_mean(outcomes, rate, int(width), space.seeds) for rate in RATES] for width in widths])
+    logs = np.log(widths / SAMPLES)
+    return np.clip(crossings(logs, root(means), float(root(LEVEL)))[1], logs[0], logs[-1])
+
+
+def _mean(outcomes: Mapping[Key, float | None], rate: float, width: int, seeds: Sequence[int]) -> float:
+    return float(np.mean([outcomes[rate, width, SAMPLES, seed] for seed in seeds]))  # type: ignore[arg-type]

@@ -26,7 +26,7 @@ from benchmarks.measuring.figures import Figure, Goal, pair_up
 from benchmarks.measuring.machine import in_turn
 from orchestrator import paths
 from orchestrator.console import LOG
-from orchestrator.launch import LaunchOptions
+from orchestrator.launch_plan import LaunchOptions
 from orchestrator.storage import Storage, open_storage
 from search_spaces.catalog import load_space
 from search_spaces.spec import SearchSpace

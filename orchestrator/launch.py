@@ -2,73 +2,31 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import time
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from pathlib import Path
 
 from orchestrator import paths
-from orchestrator.budget import Budget
-from orchestrator.calibration import calibration_for
 from orchestrator.compaction import compact, is_due
 from orchestrator.console import LOG, LiveProgress, duration
-from orchestrator.executor import Execution, cluster, run_on_worker
+from orchestrator.data_check import check_where_trained
+from orchestrator.executor import Execution, cluster
+from orchestrator.launch_plan import LaunchOptions, plan_launch
 from orchestrator.lease import Lease, LeaseHeldError
 from orchestrator.ledger import ATTEMPTS_PER_LAUNCH, DamagedManifestError, Ledger, LedgerError, Manifest, open_ledger
 from orchestrator.overseer import Overseer
 from orchestrator.parts import DamagedPartsError
-from orchestrator.plan import Plan, keep_cells, make_plan
+from orchestrator.plan import Plan, keep_cells
 from orchestrator.repair import next_launch_number, repair
 from orchestrator.reuse import reuse_runs
 from orchestrator.slots import Hardware, local_hardware
 from orchestrator.stops import Stops
-from orchestrator.storage import Storage
 from orchestrator.worker import WorkerSettings
-from search_spaces.order import order_packs
-from search_spaces.packs import Pack, group_packs
-from search_spaces.runs import Run, count_beside, expand
-from search_spaces.selectors import Selector, check_selectors
-from search_spaces.spec import FlowRecipe, SearchSpace
-
-
-@dataclass(frozen=True)
-class LaunchOptions:
-    """Where and how to run; none of it can change a result.
-
-    Attributes:
-        storage: holds all sweeps.
-        name: of this sweep.
-        data_folder: where betons are, here and on the workers.
-        address: of a running Ray cluster; None starts one here.
-        workers: at most this many side by side.
-        retry_failed: run failed runs again, those with `signature` if one is given.
-        first: cells to run before all others.
-        budget: where to stop.
-        reuse: sweeps in the same storage whose finished runs are taken over.
-        trainer: "module:function" that trains a pack; for measuring what is around it.
-        calibration: file of measured speeds, for the estimate; None for that in the data folder.
-    """
-
-    storage: Storage
-    name: str
-    data_folder: Path
-    address: str | None = None
-    workers: int | None = None
-    retry_failed: bool = False
-    signature: str | None = None
-    first: tuple[Selector, ...] = ()
-    budget: Budget = field(default_factory=Budget)
-    reuse: tuple[str, ...] = ()
-    trainer: str = WorkerSettings.trainer
-    calibration: Path | None = None
-
-    @property
-    def ledger(self) -> Ledger:
-        return Ledger(self.storage.child(self.name))
+from search_spaces.packs import group_packs
+from search_spaces.runs import expand
+from search_spaces.spec import SearchSpace
 
 
 @dataclass(frozen=True)
@@ -77,48 +35,6 @@ class Outcome:
 
     plan: Plan
     stopped_by: str | None = None
-
-
-def plan_launch(
-    space: SearchSpace, options: LaunchOptions, hardware: Hardware | None = None, *, anywhere: bool = False
-) -> Plan:
-    """What a launch would do, in its order, without doing it; writes nothing. Cells that the sweep has beside its grid
-    are part of it.
-
-    `anywhere` plans a GPU sweep on a laptop: for a machine that can hold the workers where this one cannot.
-
-    Raises:
-        ValueError: (PlanError, RatioError, ResourceError) the space cannot be run here or in this sweep.
-        LedgerError: no sweep to reuse.
-        StorageError: the storage cannot be written, or the ledger has damaged files.
-    """
-    options.budget.check(space.resources)
-    space = keep_cells(space, options.ledger)
-    for name in options.reuse:
-        open_ledger(options.storage, name)
-    ledger = options.ledger
-    ledger.storage.check_writable()
-    plan = make_plan(
-        space,
-        ledger,
-        hardware=hardware or local_hardware(),
-        workers=options.workers,
-        anywhere=anywhere,
-        retry_failed=options.retry_failed,
-        signature=options.signature,
-        calibration=calibration_for(options.data_folder, options.calibration),
-        elsewhere=options.address is not None,
-    )
-    check_selectors(options.first, plan.runs)
-    work = plan.lanes.seconds
-    ordered = order_packs(
-        plan.packs,
-        plan.runs[: len(plan.runs) - count_beside(space)],
-        first=options.first,
-        priorities=space.priorities,
-        seconds=lambda pack: sum(map(work, pack.runs)),
-    )
-    return replace(plan, packs=ordered)
 
 
 def launch(space: SearchSpace, options: LaunchOptions, stops: Stops | None = None) -> Outcome:
@@ -145,7 +61,7 @@ def session(space: SearchSpace, options: LaunchOptions, stops: Stops | None = No
     with _hardware_now(options, stops) as hardware:
         plan = _plan_or_damage(space, options, hardware)
         if plan and plan.packs:
-            _check_data(plan.packs, options)
+            _check_data(plan, options)
         with _leased(options, stops) as overseen, ExitStack() as workers:
             prepared = _prepare(space, options, hardware, plan)
             try:
@@ -190,7 +106,7 @@ class Session:
         if self.options.budget.exhausted:
             return Outcome(plan, self.options.budget.exhausted)
         if not self.checked:
-            _check_data(plan.packs, self.options)
+            _check_data(plan, self.options)
             self.checked = True
         if self.started is None:
             self.workers.enter_context(_workers_up(self.options, self.stops))
@@ -347,38 +263,8 @@ def _run(plan: Plan, options: LaunchOptions, stops: Stops, hardware: Hardware, o
     return Outcome(after, stopped_by)
 
 
-def _check_data(packs: list[Pack], options: LaunchOptions) -> None:
-    """Check it where the workers are; in another process, as torch and FFCV would stay in this one's memory."""
-    if options.address is not None:
-        run_on_worker(check_data, packs, options.data_folder.absolute())
-        return
-    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as child:
-        child.submit(check_data, packs, options.data_folder).result()
-
-
-def check_data(packs: list[Pack], folder: Path) -> None:
-    """Check every beton that `packs` read before any worker starts; embedded data sets are written on the way.
-
-    Raises:
-        BetonError: a beton is missing, damaged or of another size.
-    """
-    from workers.betons import betons_for
-
-    largest: dict[tuple[int, int], Run] = {}  # a mixture of many dimensions holds those of few
-    for pack in packs:
-        run = pack.runs[0]
-        key = (run.seed, run.samples) if isinstance(run.recipe, FlowRecipe) else (0, 0)
-        if key not in largest or run.width > largest[key].width:
-            largest[key] = run
-    for run in largest.values():
-        betons_for(
-            run.dataset.described,
-            folder,
-            seed=run.seed,
-            samples=run.samples,
-            dimension=run.parameters,
-            signal=run.dataset.signal,
-        )
+def _check_data(plan: Plan, options: LaunchOptions) -> None:
+    check_where_trained(plan.packs, options.data_folder, elsewhere=options.address is not None)
 
 
 def record_launch(ledger: Ledger, space: SearchSpace, name: str) -> int:

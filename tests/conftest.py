@@ -19,6 +19,7 @@ settings.register_profile("bo-sweep", deadline=None, derandomize=True, max_examp
 settings.load_profile("bo-sweep")
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Side by side, a process takes whole modules; those with a Ray cluster, the longest, come first and in a row."""
     items.sort(key=lambda item: item.get_closest_marker("ray") is None)

@@ -27,7 +27,7 @@ from orchestrator.calibration import (
 )
 from orchestrator.cli import main
 from orchestrator.estimate import estimate
-from orchestrator.launch import LaunchOptions, plan_launch
+from orchestrator.launch_plan import LaunchOptions, plan_launch
 from orchestrator.measured import MeasuredSpeeds, speeds_for
 from orchestrator.slots import Hardware
 from orchestrator.storage import open_storage

@@ -104,7 +104,7 @@ def test_a_run_that_fails_in_one_of_two_processes_is_set_aside_and_all_others_ar
 ) -> None:
     code = (
         "import sys; from pathlib import Path\n"
-        "from orchestrator.launch import LaunchOptions, launch\n"
+        "from orchestrator.launch import launch\nfrom orchestrator.launch_plan import LaunchOptions\n"
         "from orchestrator.storage import open_storage; from search_spaces.catalog import load_space\n"
         "options = LaunchOptions(open_storage(sys.argv[1]), 'sweep', Path(sys.argv[2]), "
         "trainer='tests.trainers:fails_in_the_second_process')\n"

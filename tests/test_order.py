@@ -11,7 +11,7 @@ from pathlib import Path
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.launch import LaunchOptions, plan_launch
+from orchestrator.launch_plan import LaunchOptions, plan_launch
 from orchestrator.storage import open_storage
 from search_spaces.catalog import load_space
 from search_spaces.order import bisection_levels, levels_of, order_packs

@@ -8,7 +8,7 @@ import pytest
 
 from orchestrator import slots
 from orchestrator.lanes import ResourceError
-from orchestrator.launch import LaunchOptions, plan_launch
+from orchestrator.launch_plan import LaunchOptions, plan_launch
 from orchestrator.ledger import Ledger, Manifest
 from orchestrator.plan import Plan, PlanError
 from orchestrator.slots import Hardware, count_slots, process_bytes

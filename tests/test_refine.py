@@ -15,7 +15,8 @@ import pytest
 from orchestrator.analysis.observations import Observations, root
 from orchestrator.analysis.surface import fit_surface, smooth
 from orchestrator.budget import Budget
-from orchestrator.launch import LaunchOptions, plan_launch, remember_space
+from orchestrator.launch import remember_space
+from orchestrator.launch_plan import LaunchOptions, plan_launch
 from orchestrator.ledger import Ledger, Manifest
 from orchestrator.plan import keep_cells
 from orchestrator.refine.band import boundary_rows

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.launch import LaunchOptions, plan_launch
+from orchestrator.launch_plan import LaunchOptions, plan_launch
 from orchestrator.plan import Plan
 from orchestrator.slots import Hardware
 from orchestrator.storage import open_storage

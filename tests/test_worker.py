@@ -259,7 +259,8 @@ def test_the_last_words_of_a_process_that_crashed_stand_in_the_failure(tmp_path:
     """A segmentation fault in every worker that trains a certain run: the run is given up, all others are done."""
     code = (
         "import sys; from pathlib import Path\n"
-        "from orchestrator import coordinator; from orchestrator.launch import LaunchOptions, launch\n"
+        "from orchestrator import coordinator\n"
+        "from orchestrator.launch import launch\nfrom orchestrator.launch_plan import LaunchOptions\n"
         "from orchestrator.storage import open_storage; from tests.test_worker import SPACE\n"
         "options = LaunchOptions(open_storage(sys.argv[1]), 'sweep', Path(sys.argv[2]), "
         "trainer='tests.trainers:kills_its_process')\n"

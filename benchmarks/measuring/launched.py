@@ -10,7 +10,8 @@ from pathlib import Path
 
 from benchmarks.measuring.children import Child, read_request, write_answer
 from benchmarks.measuring.probe import TRAINER, PackTimes, read_times
-from orchestrator.launch import LaunchOptions, check_data, plan_launch
+from orchestrator.data_check import check_data
+from orchestrator.launch_plan import LaunchOptions, plan_launch
 from orchestrator.plan import Plan
 from orchestrator.storage import open_storage
 from search_spaces.spec import SearchSpace

@@ -16,7 +16,11 @@ import numpy as np
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-METHODS = {"grid": ("regular grids", "0.45", "s"), "search": ("launch --refine", "#1f4e99", "o")}
+METHODS = {
+    "rows": ("regular grids, row by row", "0.65", "D"),
+    "grid": ("regular grids, off the surface", "0.35", "s"),
+    "search": ("launch --refine", "#1f4e99", "o"),
+}
 
 
 def draw(figures: Sequence[dict[str, Any]], path: Path) -> None:

@@ -25,7 +25,8 @@ from orchestrator.commands.options import (
 )
 
 if TYPE_CHECKING:
-    from orchestrator.launch import LaunchOptions, Outcome
+    from orchestrator.launch import Outcome
+    from orchestrator.launch_plan import LaunchOptions
     from orchestrator.phase_diagram import Diagram
     from orchestrator.refine.rounds import Refined
     from orchestrator.refine.target import Target
@@ -88,7 +89,7 @@ def launch(
     """
     from orchestrator.budget import Budget, parse_duration
     from orchestrator.console import LOG, print_json, print_next
-    from orchestrator.launch import LaunchOptions, plan_launch
+    from orchestrator.launch_plan import LaunchOptions, plan_launch
     from orchestrator.summaries import diagram_document, plan_document, print_diagram, print_plan
     from search_spaces.selectors import parse_selector
 

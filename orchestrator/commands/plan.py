@@ -49,7 +49,7 @@ def plan(
     Example:  bo-sweep plan imagenet-grid --set noise.rates=[0,0.4]
     """
     from orchestrator.console import print_json, print_next
-    from orchestrator.launch import LaunchOptions, plan_launch
+    from orchestrator.launch_plan import LaunchOptions, plan_launch
     from orchestrator.summaries import plan_document, print_packs, print_plan
     from search_spaces.selectors import parse_selector
 

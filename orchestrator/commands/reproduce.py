@@ -32,8 +32,8 @@ def reproduce(sweep: str, run_id: str, storage: str, run_again: bool, data_folde
     Example:  bo-sweep reproduce digits-grid 0123456789abcdef --run
     """
     from orchestrator.console import RESULTS, print_json
-    from orchestrator.launch import LaunchOptions
     from orchestrator.launch import launch as run_launch
+    from orchestrator.launch_plan import LaunchOptions
     from orchestrator.ledger import Ledger
     from orchestrator.reproduce import compare, origin_of
     from orchestrator.stops import interruptible

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.console import LOG
-from orchestrator.launch import LaunchOptions, Outcome, plan_launch, remember_space, session
+from orchestrator.launch import Outcome, remember_space, session
+from orchestrator.launch_plan import LaunchOptions, plan_launch
 from orchestrator.phase_diagram import run_metrics
 from orchestrator.refine.proposer import Key, Proposal, propose
 from orchestrator.refine.target import Target
