@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +10,6 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # as Ray's workers have it; befor
 
 import pytest
 from hypothesis import settings
-from xdist.scheduler import LoadScopeScheduling
 
 from orchestrator.storage import Storage, open_storage
 from tests import object_store
@@ -22,25 +20,8 @@ settings.load_profile("bo-sweep")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Those that start a Ray cluster, the longest, come first."""
+    """Those that start a Ray cluster, the longest, come first: side by side, a process takes module after module."""
     items.sort(key=lambda item: item.get_closest_marker("ray") is None)
-
-
-class WholeModules(LoadScopeScheduling):  # type: ignore[misc]
-    """Side by side, a process takes whole modules; all those with a Ray cluster go to the same one, in a row."""
-
-    def _split_scope(self, nodeid: str) -> str:
-        module = nodeid.partition("::")[0]
-        return "ray" if _marks_ray(module) else module
-
-
-@functools.cache
-def _marks_ray(module: str) -> bool:
-    return "pytest.mark.ray" in (Path(__file__).parent.parent / module).read_text(encoding="utf-8")
-
-
-def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> LoadScopeScheduling:
-    return WholeModules(config, log)
 
 
 @pytest.fixture(scope="session")

@@ -24,7 +24,7 @@ from workers.flat_optimizer import FlatOptimizer
 from workers.member import Member, RunEnd
 from workers.optimization import build_optimizer
 from workers.placement import Placement
-from workers.resnet import build_model
+from workers.resnet import Heads, build_model
 from workers.schema import TIMING_COLUMNS
 from workers.stack import Stack, can_fuse, count_models, stack_sizes
 from workers.stacking import part_of, stacked
@@ -255,6 +255,8 @@ def test_some_runs_are_not_fused() -> None:
     assert not can_fuse(half, Placement())
     (deep,) = runs_of("noise.rates=0", "architecture=cifar-resnet18")
     assert not can_fuse(deep, Placement()), "8 pixels, halved three times, are one"
+    (lone,) = runs_of("noise.rates=0", "samples=97")
+    assert not can_fuse(lone, Placement()), "two batches of 48, and one of a single sample"
 
 
 # -- the parts --------------------------------------------------------------------------------------------------------
@@ -276,6 +278,28 @@ def test_models_fill_the_vectors_of_a_cpu(width: int, members: int, models: int)
     (run,) = runs_of("noise.rates=0", f"widths={width}")
     assert count_models(run, members, CPU) == models
     assert count_models(run, members, torch.device("cuda")) == max(2, members)
+
+
+@pytest.mark.parametrize(("inputs", "classes", "batch"), [(6, 10, 48), (13, 3, 64), (32, 100, 2)])
+def test_a_head_gives_and_learns_the_same_wherever_its_model_stands(inputs: int, classes: int, batch: int) -> None:
+    """On some processors, libraries round otherwise for a matrix that does not begin with a cache line."""
+    torch.manual_seed(0)
+    features, grown = torch.randn(batch, inputs), torch.randn(batch, classes)
+    weight, bias = torch.randn(classes, inputs), torch.randn(classes)
+
+    def logits_and_gradients(models: int) -> tuple[Tensor, ...]:
+        heads = Heads(models, inputs, classes)
+        heads.load_state_dict({"weight": weight.repeat(models, 1), "bias": bias.repeat(models)})
+        seen = features.repeat(1, models).requires_grad_()
+        logits = heads(seen)
+        (logits * grown).sum().backward()
+        gradients = (heads.weight.grad, heads.bias.grad, seen.grad.T)  # type: ignore[union-attr]
+        return logits, *(each.reshape(models, -1) for each in gradients)  # type: ignore[union-attr]
+
+    alone = [each[0] for each in logits_and_gradients(2)]
+    for models in (2, 5, 16):
+        for found, expected in zip(logits_and_gradients(models), alone, strict=True):
+            assert all(torch.equal(each, expected) for each in found)
 
 
 def test_states_come_out_of_a_stack_as_they_went_in() -> None:

@@ -101,7 +101,7 @@ def test_a_reader_sees_one_content_while_another_writes(storage: Storage) -> Non
         try:
             for content in contents:
                 storage.write("claim", content)
-                time.sleep(0.005)
+                time.sleep(0.01)
         finally:
             done.set()
         seen = {content for reader in readers for content in reader.result()}

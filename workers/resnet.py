@@ -11,7 +11,7 @@ dimension (see stacking.py).
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import avg_pool2d, relu
+from torch.nn.functional import avg_pool2d, pad, relu
 
 from search_spaces.architectures import LinearShape, ResNetShape, shape_of
 from workers import randomness
@@ -93,6 +93,10 @@ class _Average(nn.Module):
         return avg_pool2d(x, x.shape[2:])
 
 
+LINE = 16
+"""Numbers (float32) in a line of a CPU's cache."""
+
+
 class Heads(nn.Module):
     """The linear layers of several models: float[batch, models * inputs] to float[models, batch, classes]."""
 
@@ -104,9 +108,22 @@ class Heads(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         models, classes, inputs = self.shape
-        features = x.view(-1, models, inputs).transpose(0, 1)
-        weight = self.weight.view(self.shape).transpose(1, 2)
-        return torch.baddbmm(self.bias.view(models, 1, classes), features, weight)
+        features = _padded(x.view(-1, models, inputs).transpose(0, 1))
+        weight = _padded(self.weight.view(self.shape), classes)
+        logits = torch.bmm(features, weight.transpose(1, 2))[..., :classes]
+        return logits + self.bias.view(models, 1, classes)
+
+
+def _padded(matrices: Tensor, rows: int = 0) -> Tensor:
+    """On a CPU, a copy of the matrices [models, rows, columns] with zeros up to whole cache lines, and zero rows alike.
+
+    The libraries that multiply take other kernels, and round otherwise, for a matrix that does not begin with a cache
+    line; by itself that of the first model does, and those of others do or do not.
+    """
+    if matrices.device.type != "cpu":
+        return matrices
+    filled = (0, -matrices.shape[2] % LINE, 0, -rows % LINE)
+    return pad(matrices, filled).contiguous()
 
 
 def build_model(architecture: str, width: int, *, classes: int, channels: int, seed: int) -> ResNet:

@@ -23,7 +23,7 @@ from search_spaces.architectures import final_resolution
 from search_spaces.recipe import Recipe
 from search_spaces.runs import Run
 from workers.batch_norm import synchronise_batch_norm
-from workers.batches import EVALUATION_BATCH, MicroBatch
+from workers.batches import EVALUATION_BATCH, MicroBatch, micro_batches
 from workers.checkpoint import Checkpoint, Engine, Spent
 from workers.cuda_graph import graphed_step, single
 from workers.flat_optimizer import FlatOptimizer
@@ -250,11 +250,14 @@ def count_models(run: Run, members: int, device: torch.device) -> int:
 
 def can_fuse(run: Run, placement: Placement) -> bool:
     """Whether the engine "fused" trains such runs: not in fp16, where runs would share one loss scale; not over several
-    processes, which average the gradients of one network; and not where images shrink to a single pixel, for which
-    kernels take tensors to be in either memory order."""
-    assert isinstance(run.recipe, Recipe)
+    processes, which average the gradients of one network; and not where images shrink to a single pixel, or a batch is
+    a single sample, for which kernels take tensors to be in either memory order."""
+    recipe = run.recipe
+    assert isinstance(recipe, Recipe)
     pixels = final_resolution(run.architecture, run.dataset.input_resolution)
-    return run.recipe.precision != "fp16" and placement.group.size == 1 and pixels > 1
+    batches = micro_batches(run.samples, recipe.batch_size, recipe.micro_batch or recipe.batch_size)
+    fewest = min(span.last - span.first for span in batches)
+    return recipe.precision != "fp16" and placement.group.size == 1 and pixels > 1 and fewest > 1
 
 
 def _evaluated_at_once(run: Run, device: torch.device) -> int:
