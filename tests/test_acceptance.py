@@ -13,8 +13,8 @@ from tests.test_launch import launch
 
 pytestmark = pytest.mark.ray
 
-PART = ("--set", "widths=[4, 8, 16, 32]", "--set", "noise.rates=[0, 0.4]")
-"""A part of digits-grid: 24 runs, about a minute on two cores."""
+PART = ("--set", "widths=[2, 8, 32]", "--set", "noise.rates=[0, 0.4]")
+"""A part of digits-grid: 18 runs, most of a minute on two cores."""
 
 
 @pytest.fixture(scope="module")
@@ -37,13 +37,13 @@ def test_digits_agree_with_what_is_known(digits: Path) -> None:
     assert clean["gap_err"].to_numpy().max() <= 0.01  # without noise, overfitting is benign
     assert of("gap_err", 0.4, 8) >= 0.12  # with noise it is not, near the threshold
     assert of("err_last", 0.4, 32) < of("err_last", 0.4, 8) - 0.06  # and width helps
-    assert min(of("memorised", 0.4, width) for width in (8, 16, 32)) >= 0.97  # though all noise is memorised
+    assert min(of("memorised", 0.4, width) for width in (8, 32)) >= 0.97  # though all noise is memorised
 
 
 @pytest.mark.slow
 def test_the_diagram_of_the_digits_calls_clean_cells_benign(digits: Path) -> None:
     cells = pl.read_parquet(digits / "phase" / "cells.parquet")
     wide_and_clean = cells.filter(pl.col("noise_rate") == 0, pl.col("width") >= 8)
-    assert wide_and_clean["phase"].to_list() == ["benign"] * 3
+    assert wide_and_clean["phase"].to_list() == ["benign"] * 2
     noisy = cells.filter(pl.col("noise_rate") == 0.4, pl.col("width") == 8)
     assert noisy["phase"].to_list() == ["tempered"]
