@@ -179,7 +179,7 @@ def print_diagram(diagram: Diagram, metrics: Sequence[str] = ()) -> None:
         RESULTS.print(str(path), markup=False)
     beside = diagram.cells.filter(~diagram.cells["in_grid"]).height
     if beside:
-        LOG.print(f"{beside} cells lie beside the grid: they are in the boundary figures and in cells.csv.")
+        LOG.print(f"Cells beside the grid: {beside}. They are in the boundary figures and in cells.csv.")
     missing = diagram.cells.filter(diagram.cells["n"] == 0).height
     if missing:
         LOG.print(f"{missing} of {diagram.cells.height} cells have no finished run yet; no figure gives them a colour.")
