@@ -58,6 +58,9 @@ def test_only_one_module_imports_ffcv() -> None:
         (["plan", "gmm-grid", "--json"], {"torch", "ray", "matplotlib"}),
         (["status", "nothing"], {"torch", "ray", "matplotlib"}),
         (["phase", "nothing"], {"torch", "ray"}),
+        (["slices", "nothing"], {"torch", "ray", "matplotlib", "sklearn"}),
+        (["compare", "nothing", "else"], {"torch", "ray", "matplotlib", "sklearn"}),
+        (["report", "nothing"], {"torch", "ray", "matplotlib", "sklearn", "plotly"}),
     ],
 )
 def test_light_commands_import_nothing_heavy(arguments: list[str], too_heavy: set[str], tmp_path: Path) -> None:
