@@ -18,7 +18,7 @@ from orchestrator.analysis.definitions import (
     METRICS,
     ROUNDING,
 )
-from orchestrator.analysis.intervals import mean_interval
+from orchestrator.analysis.intervals import FEWEST_TO_RESAMPLE, MOST_TO_RESAMPLE, mean_interval, student_interval
 from orchestrator.analysis.scores import CELL, NEEDED_RUN, SIZE, finite, is_clean, need, task_columns, varying
 
 PLANNED = ("run_id", *CELL, "ratio", "seed", "axis", "classes")
@@ -140,23 +140,36 @@ def _over_seeds() -> list[pl.Expr]:
 def _intervals(joined: pl.DataFrame, cells: pl.DataFrame, interval: float, seed: int) -> list[pl.Series]:
     """`<metric>_low` and `<metric>_high` of every cell, null where its mean or its standard error is.
 
-    Rows of `joined` lie cell after cell, as `joined` and `cells` share their order.
+    It is what `mean_interval` gives, but only cells with few enough seeds to resample need their seeds once more. Rows
+    of `joined` lie cell after cell, as `joined` and `cells` share their order.
     """
-    sizes = cells["n_planned"].to_numpy()
-    cell = np.repeat(np.arange(cells.height), sizes)
-    place = np.arange(joined.height) - np.repeat(np.cumsum(sizes) - sizes, sizes)
-    values = np.full((len(METRICS), sizes.max(initial=0), cells.height), np.nan)
-    values[:, place, cell] = joined.select(*METRICS).to_numpy().T
-    stacked = np.moveaxis(values, 0, 1).reshape(values.shape[1], -1)  # [seeds, metrics x cells]
-    bounds = [
-        bound.reshape(len(METRICS), cells.height) for bound in mean_interval(stacked, interval=interval, seed=seed)
-    ]
-    known = cells.select(pl.col(f"{name}_se").is_not_null() for name in METRICS).to_numpy().T
+    means, errors, counts = (
+        cells.select(pl.col(f"{name}_{what}").cast(pl.Float64) for name in METRICS).to_numpy().T
+        for what in ("mean", "se", "n")
+    )
+    bounds = np.stack(student_interval(means, errors, counts, interval=interval))  # [2, metrics, cells]
+    resampled = (counts >= FEWEST_TO_RESAMPLE) & (counts <= MOST_TO_RESAMPLE)
+    chosen = np.flatnonzero(resampled.any(axis=0))
+    if len(chosen):
+        values = _seeds_of(joined, cells["n_planned"].to_numpy(), chosen)
+        found = np.stack(mean_interval(values.reshape(len(values), -1), interval=interval, seed=seed))
+        found = found.reshape(2, len(METRICS), len(chosen))
+        bounds[:, :, chosen] = np.where(resampled[:, chosen], found, bounds[:, :, chosen])
+    bounds = np.where(np.isnan(errors), np.nan, bounds)
     return [
-        pl.Series(f"{name}_{end}", np.where(known[i], bound[i], np.nan)).fill_nan(None)
+        pl.Series(f"{name}_{end}", bounds[side, i]).fill_nan(None)
         for i, name in enumerate(METRICS)
-        for end, bound in zip(("low", "high"), bounds, strict=True)
+        for side, end in enumerate(("low", "high"))
     ]
+
+
+def _seeds_of(joined: pl.DataFrame, sizes: np.ndarray, chosen: np.ndarray) -> np.ndarray:
+    """The metrics of the seeds of some cells, float64 [seeds, metrics, chosen], NaN where there are none."""
+    starts = (np.cumsum(sizes) - sizes)[chosen]
+    rows = starts + np.arange(sizes[chosen].max())[:, None]  # [seeds, chosen]
+    values = joined.select(*METRICS).to_numpy()[np.minimum(rows, joined.height - 1)]
+    values[rows >= starts + sizes[chosen]] = np.nan
+    return np.moveaxis(values, 2, 1)
 
 
 def _phase_shares(

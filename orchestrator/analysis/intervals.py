@@ -56,7 +56,9 @@ def mean_interval(values: Floats, *, interval: float = 0.95, seed: int = 0) -> t
     low, high = np.full(values.shape[1], np.nan), np.full(values.shape[1], np.nan)
     for n in np.unique(counts[counts >= 2]):
         chosen = np.flatnonzero(counts == n)
-        low[chosen], high[chosen] = _student(ordered[:n, chosen], interval)
+        seeds = ordered[:n, chosen]
+        error = seeds.std(axis=0, ddof=1) / np.sqrt(n)
+        low[chosen], high[chosen] = student_interval(seeds.mean(axis=0), error, n, interval=interval)
         if FEWEST_TO_RESAMPLE <= n <= MOST_TO_RESAMPLE:
             draws = _draws(int(n), seed)
             for start in range(0, len(chosen), COLUMNS_AT_ONCE):
@@ -67,12 +69,15 @@ def mean_interval(values: Floats, *, interval: float = 0.95, seed: int = 0) -> t
     return low, high
 
 
-def _student(values: Floats, interval: float) -> tuple[Floats, Floats]:
+def student_interval(
+    mean: Floats, error: Floats, count: int | NDArray[np.integer], *, interval: float
+) -> tuple[Floats, Floats]:
+    """Student's interval from means, their standard errors and numbers of seeds, [cells] each: what `mean_interval`
+    gives where it does not resample. NaN below two seeds."""
     from scipy.special import stdtrit
 
-    n = len(values)
-    mean, error = values.mean(axis=0), values.std(axis=0, ddof=1) / np.sqrt(n)
-    reach = stdtrit(n - 1, (1 + interval) / 2) * error
+    degrees = np.maximum(np.asarray(count, np.float64) - 1, 1)
+    reach = np.where(np.asarray(count) >= 2, stdtrit(degrees, (1 + interval) / 2), np.nan) * error
     return mean - reach, mean + reach
 
 
