@@ -7,7 +7,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from orchestrator.ledger import Ledger, LedgerError
 from orchestrator.ledger_schema import RUNS, run_row
@@ -53,20 +53,14 @@ def analyse(
         ValueError: an unknown metric or format; a boundary that cannot be read; runs that must not be pooled.
         StorageError: a damaged file, or a folder that cannot be written.
     """
-    from orchestrator.analysis.cells import cell_table
     from orchestrator.analysis.levels import read_levels
 
     space = ledger.manifest().space
     levels = read_levels(boundaries, space.analysis)
     runs, ends = run_metrics(ledger, space.analysis.last_evaluations)
-    if (runs["status"] == "done").sum() == 0:
-        raise LedgerError(
-            f"sweep {ledger.name!r} has no finished run yet, so there is nothing to draw. "
-            f"Go on with: bo-sweep launch {space.name}"
-        )
-    thresholds = space.analysis.model_dump(include={"tau", "tau_cost", "confidence"})
+    need_finished(ledger, runs, f"nothing to draw. Go on with: bo-sweep launch {space.name}")
     planned = planned_runs(space, ends, runs)
-    cells = cell_table(runs, planned, **thresholds)
+    cells = planned_cells(space, runs, planned)
 
     def write(folder: Path) -> list[Path]:
         from orchestrator.analysis.manifest import analysis_manifest
@@ -149,6 +143,20 @@ def planned_runs(space: SearchSpace, ends: pl.DataFrame, runs: pl.DataFrame) -> 
     grid = grid_cells(grid, set(points.unique().rows()) - grid)
     plan = plan.with_columns(pl.Series("in_grid", [point in grid for point in points.iter_rows()], dtype=pl.Boolean))
     return plan.join(ends.select("run_id", "status"), on="run_id", how="left")
+
+
+def planned_cells(space: SearchSpace, runs: pl.DataFrame, planned: pl.DataFrame, **options: Any) -> pl.DataFrame:
+    """`cell_table` by the thresholds of the space. Raises what it raises."""
+    from orchestrator.analysis.cells import cell_table
+
+    thresholds = space.analysis.model_dump(include={"tau", "tau_cost", "confidence"})
+    return cell_table(runs, planned, **thresholds, **options)
+
+
+def need_finished(ledger: Ledger, runs: pl.DataFrame, so: str) -> None:
+    """Raise LedgerError where no run has finished, so that there is `so`."""
+    if (runs["status"] == "done").sum() == 0:
+        raise LedgerError(f"sweep {ledger.name!r} has no finished run yet, so there is {so}")
 
 
 def boundary_lines(

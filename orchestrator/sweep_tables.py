@@ -7,11 +7,10 @@ from functools import cached_property
 
 import polars as pl
 
-from orchestrator.analysis.cells import cell_table
 from orchestrator.analysis.curves import read_curves
 from orchestrator.analysis.slices import along_axis, axis_size, fit_thresholds
-from orchestrator.ledger import Ledger, LedgerError
-from orchestrator.phase_diagram import planned_runs, run_metrics
+from orchestrator.ledger import Ledger
+from orchestrator.phase_diagram import need_finished, planned_cells, planned_runs, run_metrics
 from search_spaces.spec import FlowRecipe, SearchSpace
 
 
@@ -67,12 +66,7 @@ def read_sweep(ledger: Ledger) -> SweepTables:
     """Runs and planned cells of a sweep. Raises LedgerError where no run has finished, ValueError as `cell_table`."""
     space = ledger.manifest().space
     runs, ends = run_metrics(ledger, space.analysis.last_evaluations)
-    if (runs["status"] == "done").sum() == 0:
-        raise LedgerError(
-            f"sweep {ledger.name!r} has no finished run yet, so there is nothing to draw. "
-            f"Go on with: bo-sweep launch {space.name}"
-        )
+    need_finished(ledger, runs, f"nothing to draw. Go on with: bo-sweep launch {space.name}")
     planned = planned_runs(space, ends, runs)
-    thresholds = space.analysis.model_dump(include={"tau", "tau_cost", "confidence"})
-    cells = cell_table(runs, planned, **thresholds, bootstrap=1)  # phases are not shown here
+    cells = planned_cells(space, runs, planned, bootstrap=1)  # phases are not shown here
     return SweepTables(ledger, space, runs.filter(pl.col("run_id").is_in(planned["run_id"].to_list())), cells)

@@ -5,11 +5,11 @@ The first file is what `python -m benchmarks pack_widths --json figures.json` wr
 
 from __future__ import annotations
 
-import json
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from benchmarks.measuring.json_figure import draw_as_asked
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -91,13 +91,5 @@ def _draw_side(axes: Axes, side: int, speeds: Sequence[Mapping[str, Any]]) -> No
     axes.grid(axis="y", linewidth=0.3, color="0.85")
 
 
-def main() -> None:
-    """The command."""
-    if len(sys.argv) != 3:
-        raise SystemExit(f"usage: {(__doc__ or '').splitlines()[0].split('`')[1]}")
-    source, path = map(Path, sys.argv[1:])
-    draw(json.loads(source.read_text())["figures"], path)
-
-
 if __name__ == "__main__":
-    main()
+    draw_as_asked(draw, "python -m benchmarks.measuring.pack_figure figures.json packs.png")

@@ -5,13 +5,13 @@ FIGURES.json is what `python -m benchmarks boundary_search --json` writes.
 
 from __future__ import annotations
 
-import json
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+from benchmarks.measuring.json_figure import draw_as_asked
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -64,13 +64,5 @@ def _draw_method(axes: Axes, points: Sequence[dict[str, Any]], label: str, colou
     axes.plot(runs[first], quartiles[first, 1], color=colour, linewidth=1.2, marker=marker, markersize=4, label=label)
 
 
-def main() -> None:
-    """The command."""
-    if len(sys.argv) != 3:
-        raise SystemExit(f"usage: {(__doc__ or '').splitlines()[0].split('`')[1]}")
-    source, path = map(Path, sys.argv[1:])
-    draw(json.loads(source.read_text())["figures"], path)
-
-
 if __name__ == "__main__":
-    main()
+    draw_as_asked(draw, "python -m benchmarks.measuring.search_figure FIGURES.json PATH.png")

@@ -7,12 +7,11 @@ from dataclasses import dataclass
 
 import polars as pl
 
-from orchestrator.analysis.cells import cell_table
 from orchestrator.analysis.run_metrics import NEEDED_COLUMNS, summarise_runs
 from orchestrator.analysis.scores import CELL, score_runs
-from orchestrator.ledger import Ledger, LedgerError, Manifest
+from orchestrator.ledger import Ledger, Manifest
 from orchestrator.parts import consistently
-from orchestrator.phase_diagram import boundary_curves, planned_runs
+from orchestrator.phase_diagram import boundary_curves, need_finished, planned_cells, planned_runs
 from orchestrator.report.curves import CURVE_COLUMNS
 from orchestrator.snapshot import Snapshot
 from search_spaces.spec import SearchSpace
@@ -79,20 +78,18 @@ def read_contents(ledger: Ledger, *, unfinished_too: bool = False) -> Contents:
 
     snapshot, summaries, ends = consistently(read)
     runs = score_runs(summaries, ledger.runs(), ends, final_evaluations=final_evaluations)
-    if not unfinished_too and (runs["status"] == "done").sum() == 0:
-        raise LedgerError(
-            f"sweep {ledger.name!r} has no finished run yet, so there is nothing to report. "
-            f"Go on with: bo-sweep launch {space.name}, and watch it with: bo-sweep report {ledger.name} --live"
-        )
+    if not unfinished_too:
+        live = f"bo-sweep launch {space.name}, and watch it with: bo-sweep report {ledger.name} --live"
+        need_finished(ledger, runs, f"nothing to report. Go on with: {live}")
     planned = planned_runs(space, ends, runs)
-    cells = cell_table(runs, planned, **space.analysis.model_dump(include={"tau", "tau_cost", "confidence"}))
+    cells = planned_cells(space, runs, planned)
     lines = _lines(space, runs, cells)
     plan = _plan(planned, cells, runs, ends)
     return Contents(manifest, runs, cells, planned, plan, ends, lines, snapshot)
 
 
 def _lines(space: SearchSpace, runs: pl.DataFrame, cells: pl.DataFrame) -> dict[str, pl.DataFrame]:
-    """The space's boundary, fitted on one core."""
+    """The boundary and the closed forms that the space asks for, if it does."""
     level = space.analysis.boundary_error
     if level is None:
         return {}
