@@ -31,10 +31,11 @@ from search_spaces.spec import SearchSpace
 
 @dataclass(frozen=True)
 class Outcome:
-    """The plan as it stands after a launch, and why it stopped before the end, if it did."""
+    """The plan as it stands after a launch, and why it stopped before the end, if it did: by its budget or else."""
 
     plan: Plan
     stopped_by: str | None = None
+    budget_spent: bool = False
 
 
 def launch(space: SearchSpace, options: LaunchOptions, stops: Stops | None = None) -> Outcome:
@@ -104,7 +105,7 @@ class Session:
             remember_space(self.options.ledger, plan.space)
             return Outcome(plan)
         if self.options.budget.exhausted:
-            return Outcome(plan, self.options.budget.exhausted)
+            return Outcome(plan, self.options.budget.exhausted, budget_spent=True)
         if not self.checked:
             _check_data(plan, self.options)
             self.checked = True
@@ -255,12 +256,12 @@ def _run(plan: Plan, options: LaunchOptions, stops: Stops, hardware: Hardware, o
     if is_due(ledger):
         compact(ledger)
     after = plan_launch(space, replace(options, retry_failed=False, signature=None), hardware)
-    stopped_by = overseer.stopped_by
+    stopped_by, budget_spent = overseer.stopped_by, overseer.budget_spent
     if stopped_by is None and len(admitted) < missing and after.packs:
-        stopped_by = options.budget.runs_text
+        stopped_by, budget_spent = options.budget.runs_text, True
     elif stopped_by is None and after.packs:
         stopped_by = f"{sum(len(pack.runs) for pack in after.packs)} runs lost rows while they were trained"
-    return Outcome(after, stopped_by)
+    return Outcome(after, stopped_by, budget_spent)
 
 
 def _check_data(plan: Plan, options: LaunchOptions) -> None:

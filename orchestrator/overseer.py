@@ -53,6 +53,7 @@ class Overseer:
     def __post_init__(self) -> None:
         self.started = time.monotonic()
         self.stopped_by: str | None = None
+        self.budget_spent = False
         self.error: Exception | None = None
         self.latest: State | None = None
         self._written: set[str] = set()
@@ -123,6 +124,7 @@ class Overseer:
         wall_seconds = time.monotonic() - self.started
         spent = self.budget.spent(wall_seconds=wall_seconds, gpu_seconds=state.gpu_seconds)
         if spent:
+            self.budget_spent = self.budget_spent or self.stopped_by is None
             self.ask_to_stop(spent)
         if state.trouble and self.error is None:
             self.error = StorageError(state.trouble)

@@ -49,6 +49,7 @@ if TYPE_CHECKING:
 @click.option("--budget", type=click.IntRange(min=1), help="With --refine: most runs beside the grid, in all launches.")
 @click.option("--precision", type=float, help="With --refine: half width of the 90 % band in log p/n.  [default: 0.05]")
 @click.option("--figures/--no-figures", default=True, help="Draw at the end, or leave it to bo-sweep phase.")
+@click.option("--as-job", is_flag=True, help="For job systems: exit with 0 where a retry could change nothing.")
 @json_option
 def launch(
     space: str,
@@ -73,6 +74,7 @@ def launch(
     budget: int | None,
     precision: float | None,
     figures: bool,
+    as_job: bool,
     as_json: bool,
 ) -> None:
     """Run what is missing of a search space, then draw its phase diagram.
@@ -131,14 +133,14 @@ def launch(
     if outcome.stopped_by:
         LOG.print(f"Stopped before the end: {outcome.stopped_by}.")
         print_next(go_on + _placement(cells, workers, address), again("status", sweep, storage))
-        raise SystemExit(STOPPED)
+        raise SystemExit(0 if as_job and outcome.budget_spent else STOPPED)
     print_next(
         *([f"{go_on} --retry-failed", again("status", sweep, storage) + " --failures"] if failed else []),
         again("status", sweep, storage),
         again("phase", sweep, storage) + " --metric excess_risk --format pdf",
         f"{again('launch', space, storage, name, overrides, len(parsed.seeds) + 2)}    # trains only the new seeds",
     )
-    if failed:
+    if failed and not as_job:
         raise SystemExit(SOME_RUNS_FAILED)
 
 

@@ -1,0 +1,68 @@
+"""A launch that is carried out elsewhere: what is asked for, and the command line that asks for it there."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from search_spaces.spec import SearchSpace
+
+
+@dataclass(frozen=True)
+class LaunchRequest:
+    """What `bo-sweep launch` was asked for, apart from where: it reads the same on a laptop, in a pod, in a Ray job.
+
+    Attributes:
+        space: resolved, with all overrides.
+        sweep: its name in storage.
+        retry_failed: run failed runs again, those with `signature` if one is given.
+        cells: conditions of `--cells`, as given.
+        max_wall: a duration, as given.
+        refine: target of a refinement, with `budget` runs at most and to `precision`.
+    """
+
+    space: SearchSpace
+    sweep: str
+    workers: int | None = None
+    retry_failed: bool = False
+    signature: str | None = None
+    cells: tuple[str, ...] = ()
+    max_gpu_hours: float | None = None
+    max_wall: str | None = None
+    max_runs: int | None = None
+    reuse: tuple[str, ...] = ()
+    refine: str | None = None
+    budget: int | None = None
+    precision: float | None = None
+    figures: bool = True
+
+    def arguments(self, space_file: str, *, storage: str, data_folder: str | None, address: str) -> list[str]:
+        """The arguments of `bo-sweep` that carry it out where `space_file` holds the space.
+
+        The job ends with exit code 0 also where a retry could change nothing (--as-job).
+        """
+        values: dict[str, object] = {
+            "--storage": storage,
+            "--name": self.sweep,
+            "--data": data_folder,
+            "--address": address,
+            "--workers": self.workers,
+            "--signature": self.signature,
+            "--max-gpu-hours": self.max_gpu_hours,
+            "--max-wall": self.max_wall,
+            "--max-runs": self.max_runs,
+            "--refine": self.refine,
+            "--budget": self.budget,
+            "--precision": self.precision,
+        }
+        flags = {
+            "--as-job": True,
+            "--retry-failed": self.retry_failed,
+            "--no-figures": not self.figures,
+        }
+        lists = {"--cells": self.cells, "--reuse": self.reuse}
+        return [
+            *("launch", space_file),
+            *(part for name, value in values.items() if value is not None for part in (name, f"{value}")),
+            *(name for name, given in flags.items() if given),
+            *(part for name, several in lists.items() for value in several for part in (name, value)),
+        ]
