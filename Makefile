@@ -10,7 +10,7 @@ PYTHON_PACKAGES = $(shell $(PYTHON) -c $(HAS_HEADERS) 2>/dev/null || $(PYTHON) -
 HAS_HEADERS := 'import ensurepip, os, sysconfig, sys; sys.exit(not os.path.exists(sysconfig.get_path("include") + "/Python.h"))'
 INSTALLED := $(VENV)/.installed
 
-.PHONY: quickstart install system browser test test-fast lint format bench bench-packs bench-gpu chaos lock clean
+.PHONY: quickstart install system browser test test-fast lint format bench bench-packs bench-gpu chaos image manifests lock clean
 
 quickstart: $(INSTALLED)  ## set up, then launch digits-grid: minutes on two CPU cores
 	$(BIN)/bo-sweep launch digits-grid
@@ -58,6 +58,7 @@ lint: $(INSTALLED)  ## formatter, linter, types
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	$(BIN)/mypy k8s/write_manifests.py
 
 format: $(INSTALLED)
 	$(BIN)/ruff format .
@@ -75,6 +76,12 @@ bench-gpu: $(INSTALLED)  ## check and measure the GPU of this machine; ARGS="--o
 chaos: $(INSTALLED)  ## kill, starve and damage a digits sweep 50 times: nothing may be lost (about an hour)
 	$(BIN)/python -m pytest -m chaos
 	$(BIN)/python -m tests.chaos --rounds 50
+
+image:  ## the image for Kubernetes, by docker, podman or buildah; PUSH=1 IMAGE=registry.example.org/bo-sweep pushes it
+	@k8s/build.sh
+
+manifests: $(INSTALLED)  ## k8s/ as bo-sweep k8s render makes it now
+	$(BIN)/python k8s/write_manifests.py
 
 lock:  ## resolve requirements.lock again, for all supported Pythons (needs uv)
 	uv pip compile --quiet --universal --no-header --python-version 3.11 --extra dev pyproject.toml -o requirements.lock

@@ -11,6 +11,9 @@ from orchestrator.commands.bench_worker import bench_worker
 from orchestrator.commands.compare import compare
 from orchestrator.commands.completion import completion
 from orchestrator.commands.doctor import doctor
+from orchestrator.commands.fetch import fetch
+from orchestrator.commands.jobs import jobs
+from orchestrator.commands.k8s import k8s
 from orchestrator.commands.launch import launch
 from orchestrator.commands.ledger import compact, verify
 from orchestrator.commands.phase import phase
@@ -21,6 +24,7 @@ from orchestrator.commands.reproduce import reproduce
 from orchestrator.commands.slices import slices
 from orchestrator.commands.spaces import spaces
 from orchestrator.commands.status import logs, status
+from orchestrator.commands.wandb import wandb
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -46,6 +50,10 @@ for command in (
     verify,
     compact,
     reproduce,
+    fetch,
+    k8s,
+    jobs,
+    wandb,
     doctor,
     completion,
 ):

@@ -18,6 +18,7 @@ class LaunchRequest:
         cells: conditions of `--cells`, as given.
         max_wall: a duration, as given.
         refine: target of a refinement, with `budget` runs at most and to `precision`.
+        wandb: publish to W&B beside it.
     """
 
     space: SearchSpace
@@ -34,6 +35,7 @@ class LaunchRequest:
     budget: int | None = None
     precision: float | None = None
     figures: bool = True
+    wandb: bool = False
 
     def arguments(self, space_file: str, *, storage: str, data_folder: str | None, address: str) -> list[str]:
         """The arguments of `bo-sweep` that carry it out where `space_file` holds the space.
@@ -58,6 +60,7 @@ class LaunchRequest:
             "--as-job": True,
             "--retry-failed": self.retry_failed,
             "--no-figures": not self.figures,
+            "--wandb": self.wandb,
         }
         lists = {"--cells": self.cells, "--reuse": self.reuse}
         return [

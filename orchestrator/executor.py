@@ -7,6 +7,7 @@ process does not grow with the number of packs. Trials restart when their proces
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import signal
@@ -35,6 +36,7 @@ from orchestrator.head import (
 )
 from orchestrator.lanes import Lanes
 from orchestrator.messages import State, WorkerFacts
+from orchestrator.ray_environment import RAY_ENVIRONMENT
 from orchestrator.slots import Hardware, local_hardware
 from orchestrator.worker import WorkerSettings, run_worker
 from search_spaces.packs import Pack
@@ -49,20 +51,6 @@ LAST_LINES = 120
 """Of a dead worker's stderr: the stacks of all threads, and what came before them."""
 SPARE_SLOTS = 2
 """Workers per slot that Tune may start when nodes are added to the cluster."""
-
-RAY_ENVIRONMENT = {
-    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # CSV, JSON and TensorBoard files for each trial: the ledger has it all
-    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # an interrupt is ours to handle
-    "TUNE_GLOBAL_CHECKPOINT_S": "100000",  # Tune's own snapshots are never read
-    "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
-    "TUNE_WARN_INSUFFICENT_RESOURCE_THRESHOLD_S": "0",  # nodes may go and come back
-    "RAY_AIR_NEW_OUTPUT": "0",
-    "RAY_worker_niceness": "0",  # training is what the machine is for; Ray would give it way to everything else
-    # glibc hands freed activations back to the kernel and faults them in again at the next step: 10 to 15 % of a step.
-    "MALLOC_MMAP_THRESHOLD_": str(32 * 2**20),
-    "MALLOC_TRIM_THRESHOLD_": str(512 * 2**20),
-    "MALLOC_TOP_PAD_": str(64 * 2**20),
-}
 
 
 @contextmanager
@@ -82,9 +70,11 @@ def cluster(address: str | None, interrupt: Callable[[], None]) -> Iterator[Hard
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": True}
     if address:
         check_address(address)
+        options["address"] = address
         package_root = Path(__file__).resolve().parent.parent
-        modules = [str(package_root / name) for name in ("orchestrator", "workers", "search_spaces")]
-        options |= {"address": address, "runtime_env": {"py_modules": modules}}
+        if not _comes_with_job(package_root):
+            modules = [str(package_root / name) for name in ("orchestrator", "workers", "search_spaces")]
+            options["runtime_env"] = {"py_modules": modules}
     else:
         options |= {
             "address": "local",  # never a cluster that RAY_ADDRESS names, or that someone left running on this machine
@@ -109,6 +99,12 @@ def cluster(address: str | None, interrupt: Callable[[], None]) -> Iterator[Hard
     finally:
         ray.shutdown()
         watch.close()
+
+
+def _comes_with_job(package_root: Path) -> bool:
+    """Whether this is the driver of a Ray job that has our packages in its working folder: its workers get that too."""
+    job = json.loads(os.environ.get("RAY_JOB_CONFIG_JSON_ENV_VAR") or "{}")
+    return bool((job.get("runtime_env") or {}).get("working_dir")) and Path.cwd() == package_root
 
 
 def _connect(options: dict[str, Any]) -> None:

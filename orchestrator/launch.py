@@ -210,6 +210,8 @@ def _run(plan: Plan, options: LaunchOptions, stops: Stops, hardware: Hardware, o
     resumable = repair(ledger).resumable
     first_attempt = number * ATTEMPTS_PER_LAUNCH
     ledger.add_runs([run for pack in plan.packs for run in pack.runs], space.axis, first_attempt)
+    if options.on_recorded:
+        options.on_recorded()
     LOG.print(
         f"{len(admitted)} of {len(plan.runs)} runs to train on {plan.lanes.most_slots} workers, "
         f"about {duration(plan.estimate.wall_seconds)} ({plan.estimate.basis})"

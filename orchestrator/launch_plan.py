@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -34,6 +35,7 @@ class LaunchOptions:
         reuse: sweeps in the same storage whose finished runs are taken over.
         trainer: "module:function" that trains a pack; for measuring what is around it.
         calibration: file of measured speeds, for the estimate; None for that in the data folder.
+        on_recorded: called when the ledger knows of the launch, before it trains; for what goes beside it.
     """
 
     storage: Storage
@@ -48,6 +50,7 @@ class LaunchOptions:
     reuse: tuple[str, ...] = ()
     trainer: str = WorkerSettings.trainer
     calibration: Path | None = None
+    on_recorded: Callable[[], None] | None = None
 
     @property
     def ledger(self) -> Ledger:

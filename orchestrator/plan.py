@@ -196,10 +196,12 @@ def _conflicts(space: SearchSpace, ledger: Ledger) -> list[str]:
     """Ways in which `space` is another experiment than the one that the ledger already holds."""
     if not ledger.exists():
         return []
-    before = ledger.manifest().space.model_dump(mode="json", exclude=COMPARED_FREELY | {"name"})
-    now = space.model_dump(mode="json", exclude=COMPARED_FREELY | {"name"})
-    before["noise"].pop("rates")
-    now["noise"].pop("rates")
+    before, now = (
+        each.model_dump(mode="json", exclude=COMPARED_FREELY | {"name"}) for each in (ledger.manifest().space, space)
+    )
+    for each in (before, now):
+        each["noise"].pop("rates")
+        each["noise"].pop("file")  # file_sha256 says which it is; where it lies differs from machine to machine
     changed = [f"{key}: {old!r} -> {new!r}" for key in now for old, new in _differences(key, before[key], now[key])]
     if not changed:
         return []

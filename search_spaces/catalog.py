@@ -2,27 +2,16 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
-from search_spaces.spec import (
-    Analysis,
-    Cell,
-    DatasetChoice,
-    Evaluation,
-    FlowRecipe,
-    NoiseGrid,
-    Priority,
-    Recipe,
-    Resources,
-    SearchSpace,
-)
+from search_spaces.explain import apply_override, explain, list_problems, nearest
+from search_spaces.spec import SearchSpace
 
 
 class SpaceError(ValueError):
@@ -46,8 +35,7 @@ def read_text(name_or_path: str) -> str:
             return path.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
             raise SpaceError(f"{name_or_path}: cannot be read as text ({error})") from error
-    near = difflib.get_close_matches(name_or_path, names, n=1, cutoff=0.5)
-    hint = f" Did you mean {near[0]!r}?" if near else ""
+    hint = nearest(name_or_path, names, cutoff=0.5)
     raise SpaceError(
         f"{name_or_path!r} is neither a built-in search space nor a file.{hint} Built-in: {', '.join(names)}"
     )
@@ -70,9 +58,10 @@ def load_space(name_or_path: str, overrides: Iterable[str] = ()) -> SearchSpace:
         raise SpaceError(f"{name_or_path}: not valid YAML: {error}") from error
     if not isinstance(data, dict):
         raise SpaceError(f"{name_or_path}: must be a mapping of keys to values, not {type(data).__name__}")
-    problems = [problem for override in overrides if (problem := _apply_override(data, override))]
+    applied = [apply_override(data, override, "--set", "recipe.epochs=20") for override in overrides]
+    problems = list(filter(None, applied))
     if problems:
-        raise SpaceError(_message(name_or_path, problems))
+        raise SpaceError(list_problems(f"search space {name_or_path}", problems))
     return validate_space(data, name_or_path)
 
 
@@ -81,63 +70,5 @@ def validate_space(data: dict[str, Any], source: str) -> SearchSpace:
     try:
         return SearchSpace.model_validate(data)
     except ValidationError as error:
-        problems = [_explain(dict(item), data) for item in error.errors(include_url=False)]
-        raise SpaceError(_message(source, problems)) from error
-
-
-def _message(source: str, problems: list[str]) -> str:
-    count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
-    return f"search space {source}: {count}\n" + "\n".join(f"  - {problem}" for problem in problems)
-
-
-def _explain(item: dict[str, Any], data: dict[str, Any]) -> str:
-    """One validation error in plain words: key, value, what is allowed."""
-    location = [part for part in item["loc"] if part not in ("sgd", "adam", "gradient-flow")]
-    key = ".".join(str(part) for part in location) or "the space"
-    if item["type"] == "extra_forbidden":
-        allowed = _allowed_keys(location[:-1], data)
-        near = difflib.get_close_matches(str(location[-1]), allowed, n=1)
-        hint = f" Did you mean {near[0]!r}?" if near else ""
-        return f"{key}: unknown key.{hint} Allowed here: {', '.join(allowed)}"
-    message = str(item["msg"]).removeprefix("Value error, ")
-    value = item.get("input")
-    shown = f" (got {value!r})" if isinstance(value, (str, int, float, bool)) else ""
-    return f"{key}: {message}{shown}"
-
-
-def _allowed_keys(location: list[Any], data: dict[str, Any]) -> list[str]:
-    """Keys that the model at `location` takes."""
-    parts: dict[str, type[BaseModel]] = {
-        "dataset": DatasetChoice,
-        "noise": NoiseGrid,
-        "evaluation": Evaluation,
-        "resources": Resources,
-        "analysis": Analysis,
-        "priorities": Priority,
-        "cells": Cell,
-    }
-    if location and location[0] == "recipe":
-        recipe = data.get("recipe")
-        flow = isinstance(recipe, dict) and recipe.get("optimizer") == "gradient-flow"
-        return list((FlowRecipe if flow else Recipe).model_fields)
-    model: type[BaseModel] = parts.get(location[0], SearchSpace) if location else SearchSpace
-    return list(model.model_fields)
-
-
-def _apply_override(data: dict[str, Any], override: str) -> str | None:
-    """Set one dotted key in place; returns the problem, if there is one. Unknown keys are caught by validation."""
-    key, separator, text = override.partition("=")
-    parts = key.strip().split(".")
-    if not separator or not all(parts):
-        return f"--set {override!r}: must be key=value, for example recipe.epochs=20"
-    try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError:
-        return f"--set {override!r}: the value is not valid YAML"
-    target = data
-    for part in parts[:-1]:
-        target = target.setdefault(part, {})
-        if not isinstance(target, dict):
-            return f"--set {override!r}: {part!r} is a value, not a section"
-    target[parts[-1]] = value
-    return None
+        problems = explain(error, SearchSpace, "the space")
+        raise SpaceError(list_problems(f"search space {source}", problems)) from error

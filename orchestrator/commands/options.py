@@ -85,16 +85,21 @@ sweep_options = all_of(
         help="Where the sweeps are: a folder, s3://bucket/prefix or gs://bucket/prefix.",
     )
 )
-launch_options = all_of(
+choice_options = all_of(
     click.option("--name", help="Name of the sweep; by default that of its space."),
     click.option("--workers", type=click.IntRange(min=1), help="At most this many worker processes."),
     click.option("--retry-failed", is_flag=True, help="Run failed runs again."),
-    click.option("--signature", help="With --retry-failed: only those that failed with this signature."),
+    click.option(
+        "--signature",
+        envvar="BO_SWEEP_SIGNATURE",
+        help="With --retry-failed: only those that failed with this signature.",
+    ),
     click.option(
         "--cells",
         "cells",
         metavar="CONDITIONS",
         multiple=True,
+        envvar="BO_SWEEP_CELLS",
         help='Run these cells first, e.g. "noise_rate>=0.2 ratio<10". Repeatable, first named first.',
     ),
     click.option(
@@ -102,18 +107,45 @@ launch_options = all_of(
         type=click.FloatRange(min=0),
         help="Train every run on a share of a GPU (0.25), one, or several; 0 for none.  [default: the space's own]",
     ),
+)
+"""What a launch runs first, again, and on what."""
+launch_options = all_of(
+    choice_options,
     click.option(
         "--calibration",
         type=click.Path(path_type=Path, dir_okay=False),
         help="File of bo-sweep bench-worker for the estimate.  [default: calibration.json in the data folder]",
     ),
 )
+budget_options = all_of(
+    click.option("--max-gpu-hours", type=click.FloatRange(min=0, min_open=True), help="Stop after so many GPU-hours."),
+    click.option("--max-wall", metavar="TIME", help="Stop after this time, e.g. 90s, 30m, 1.5h, 2d."),
+    click.option("--max-runs", type=click.IntRange(min=1), help="Train at most so many runs."),
+    click.option(
+        "--reuse", metavar="SWEEP", multiple=True, help="Take over finished runs of another sweep. Repeatable."
+    ),
+    click.option("--refine", metavar="TARGET", help="Place cells beside the grid near a level, e.g. err_last=0.2."),
+    click.option(
+        "--budget", type=click.IntRange(min=1), help="With --refine: most runs beside the grid, in all launches."
+    ),
+    click.option(
+        "--precision",
+        type=float,
+        help="With --refine: half width of the 90 % band in log p/n.  [default: 0.05]",
+    ),
+    click.option("--figures/--no-figures", default=True, help="Draw at the end, or leave it to bo-sweep phase."),
+)
+"""Where a launch ends, what it adds, and what it draws."""
 data_option = click.option(
     "--data",
     "data_folder",
     type=click.Path(path_type=Path, file_okay=False),
     envvar="BO_SWEEP_DATA",
     help="Folder with the betons.  [default: the user's cache folder]",
+)
+wandb_options = all_of(
+    click.option("--entity", help="User or team on W&B.  [default: $WANDB_ENTITY, or that of the key]"),
+    click.option("--project", help="Project on W&B.  [default: $WANDB_PROJECT, or bo-sweep]"),
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout.")
 

@@ -16,6 +16,16 @@ DNS_NAME = r"^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$"
 DIGEST = re.compile(r"@sha256:[0-9a-f]{64}$")
 
 
+def bytes_of(quantity: str) -> float:
+    """A quantity of Kubernetes in bytes (or units): `900Gi`, `1.5G`, `500m`."""
+    factors: dict[str, float] = {"": 1, "m": 1e-3, "k": 1e3}
+    for power, letter in enumerate("KMGTP", 1):
+        factors |= {f"{letter}i": 1024.0**power} | ({letter: 1000.0**power} if letter != "K" else {})
+    number = re.match(r"[0-9.]+", quantity)
+    assert number, quantity
+    return float(number[0]) * factors[quantity[number.end() :]]
+
+
 def _quantity(text: str) -> str:
     if not QUANTITY.match(text):
         raise ValueError(f"{text!r} is no quantity of Kubernetes: write for example 900Gi, 64Gi or 500m")
@@ -125,7 +135,8 @@ class Results(Frozen):
     endpoint: str | None = None
     """With s3://: the address of a server of one's own."""
     secret: Name | None = None
-    """With `url`: the secret that holds AWS_ACCESS_KEY_ID and the like; none where pods have an identity."""
+    """With `url`: the secret whose values become the environment of head and workers, AWS_ACCESS_KEY_ID and the like.
+    None where pods have an identity by `service_account_annotations`, which is the one way for gs://."""
 
     @model_validator(mode="after")
     def _one_place(self) -> Self:
@@ -263,16 +274,6 @@ class ClusterProfile(Frozen):
     def with_defaults(self, ray_version: str) -> ClusterProfile:
         """The same with the version of Ray filled in."""
         return self if self.ray_version else self.model_copy(update={"ray_version": ray_version})
-
-
-def bytes_of(quantity: str) -> float:
-    """A quantity of Kubernetes in bytes (or units): `900Gi`, `1.5G`, `500m`."""
-    factors: dict[str, float] = {"": 1, "m": 1e-3, "k": 1e3}
-    for power, letter in enumerate("KMGTP", 1):
-        factors |= {f"{letter}i": 1024.0**power} | ({letter: 1000.0**power} if letter != "K" else {})
-    number = re.match(r"[0-9.]+", quantity)
-    assert number, quantity
-    return float(number[0]) * factors[quantity[number.end() :]]
 
 
 def seconds_of(duration: str) -> int:

@@ -1,0 +1,131 @@
+"""`bo-sweep k8s status`: how a launch is, in plain words."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from orchestrator.commands.k8s.options import ConnectionChoice, connection_options
+from orchestrator.commands.options import json_option, user_errors
+
+if TYPE_CHECKING:
+    from orchestrator.k8s.api import Api
+
+WATCH_SECONDS = 2.0
+ENDED = ("done", "stopped", "failed", "deleted")
+
+
+@click.command()
+@click.argument("sweep", required=False)
+@click.option("--watch", is_flag=True, help="Go on showing it until Ctrl-C, or until the launch has ended.")
+@connection_options
+@json_option
+def status(sweep: str | None, watch: bool, cluster: ConnectionChoice, as_json: bool) -> None:
+    """Show how a launch on Kubernetes is: its state, the first cause if it is not well, and what to do.
+
+    Without a sweep: all of the namespace, a line each.
+
+    \b
+    Example:  bo-sweep k8s status imagenet-grid --watch
+    """
+    from orchestrator.console import RESULTS, print_json
+    from orchestrator.k8s.api import connect
+    from orchestrator.k8s.launch_status import status_view
+
+    with user_errors():
+        api = connect(cluster.connection())
+        if sweep is None:
+            _list(api, as_json)
+            return
+        document = _read(api, sweep)
+        if watch and not as_json:
+            document = _watch(api, sweep, document)
+    if as_json:
+        print_json(document)
+    elif not watch:
+        RESULTS.print(status_view(document))
+    _print_next(document, cluster)
+
+
+def _read(api: Api, sweep: str) -> dict[str, Any]:
+    from orchestrator.k8s.causes import explain
+    from orchestrator.k8s.follow import last_progress
+    from orchestrator.k8s.launch_status import status_document
+    from orchestrator.k8s.picture import look
+
+    picture = look(api, sweep)
+    return status_document(picture, explain(picture), last_progress(api, picture))
+
+
+def _list(api: Api, as_json: bool) -> None:
+    from orchestrator.console import LOG, RESULTS, print_json, print_next
+    from orchestrator.k8s.causes import explain
+    from orchestrator.k8s.launch_status import status_document, sweeps_table
+    from orchestrator.k8s.picture import picture_of, sweeps_in
+
+    documents = []
+    for sweep, job in sweeps_in(api).items():
+        picture = picture_of(api, sweep, job)
+        documents.append(status_document(picture, explain(picture)))
+    if as_json:
+        print_json({"namespace": api.namespace, "sweeps": documents})
+        return
+    if not documents:
+        LOG.print(f"No sweep in the namespace {api.namespace!r} of {api.host}.", markup=False)
+        print_next("bo-sweep launch digits-grid --on k8s")
+        return
+    RESULTS.print(sweeps_table(documents))
+    print_next(f"bo-sweep k8s status {documents[-1]['sweep']}")
+
+
+def _watch(api: Api, sweep: str, document: dict[str, Any]) -> dict[str, Any]:
+    """Show it over and over: in place on a terminal, elsewhere when it changes. Returns the last one."""
+    from rich.live import Live
+
+    from orchestrator.console import LOG, RESULTS
+    from orchestrator.k8s.launch_status import status_view
+    from orchestrator.k8s.patience import Patience, patiently
+
+    def read() -> dict[str, Any]:
+        try:
+            return patiently(lambda: _read(api, sweep), lambda words: LOG.print(words, markup=False), Patience())
+        except ValueError:  # it was there a moment ago
+            return document | {"state": "deleted", "headline": "Deleted; results stay.", "cause": "", "remedy": ""}
+
+    try:
+        if not RESULTS.is_terminal:
+            shown: tuple[Any, ...] = ()
+            while True:
+                now = tuple(document[key] for key in ("state", "cause", "progress", "attempt"))
+                if now != shown:
+                    RESULTS.print(status_view(document))
+                    shown = now
+                if document["state"] in ENDED:
+                    return document
+                time.sleep(WATCH_SECONDS)
+                document = read()
+        with Live(status_view(document), console=RESULTS, auto_refresh=False) as live:
+            while document["state"] not in ENDED:
+                time.sleep(WATCH_SECONDS)
+                document = read()
+                live.update(status_view(document), refresh=True)
+    except KeyboardInterrupt:
+        pass  # the way to leave; the launch goes on
+    return document
+
+
+def _print_next(document: dict[str, Any], cluster: ConnectionChoice) -> None:
+    from orchestrator.commands.k8s.again import k8s_again
+    from orchestrator.console import print_next
+
+    sweep, state, storage = document["sweep"], document["state"], document["storage"]
+    commands = [k8s_again("logs", sweep, cluster)] if state in ("running", "retrying", "failed", "starting") else []
+    if state in ("queued", "waiting", "pulling", "starting"):
+        commands.insert(0, f"{k8s_again('status', sweep, cluster)} --watch")
+    if storage and "://" in storage:
+        commands.append(f"bo-sweep status {sweep} --storage {storage}")
+    elif state != "deleted":
+        commands.append(f"bo-sweep fetch {sweep} --to results")
+    print_next(*commands)

@@ -1,0 +1,75 @@
+"""`bo-sweep k8s stop` and `bo-sweep k8s delete`: ending launches."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+from orchestrator.commands.k8s.options import ConnectionChoice, connection_options
+from orchestrator.commands.options import STOPPED, json_option, user_errors
+
+
+@click.command()
+@click.argument("sweep")
+@connection_options
+@json_option
+def stop(sweep: str, cluster: ConnectionChoice, as_json: bool) -> None:
+    """Stop a launch on Kubernetes: what runs is saved where that can be done; launching again goes on from there.
+
+    \b
+    Example:  bo-sweep k8s stop imagenet-grid
+    """
+    from orchestrator.commands.k8s.again import k8s_again
+    from orchestrator.console import LOG, print_json, print_next
+    from orchestrator.k8s.api import connect
+    from orchestrator.k8s.stop import stop as stop_launch
+
+    with user_errors():
+        stopped = stop_launch(connect(cluster.connection()), sweep)
+    if as_json:
+        print_json({"sweep": sweep, **vars(stopped)})
+    words = {
+        "asked": f"Ray was asked to stop {stopped.name}: it saves what runs, leaves, and its pods follow.",
+        "deleted": (
+            f"{stopped.name} was deleted, since Ray could not be asked to stop it ({stopped.why}). "
+            "What was trained since the last checkpoints is trained again."
+        ),
+        "ended": f"{stopped.name} has ended already.",
+    }
+    LOG.print(words[stopped.way], markup=False)
+    watch = f"{k8s_again('status', sweep, cluster)} --watch"
+    print_next(*([watch] if stopped.way == "asked" else []), "bo-sweep launch SPACE --on k8s    # goes on from storage")
+
+
+@click.command()
+@click.argument("sweep")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@connection_options
+@json_option
+def delete(sweep: str, yes: bool, cluster: ConnectionChoice, as_json: bool) -> None:
+    """Delete the launches of a sweep from Kubernetes, with their pods; never results.
+
+    \b
+    Example:  bo-sweep k8s delete imagenet-grid --yes
+    """
+    from orchestrator.console import LOG, print_json, print_next
+    from orchestrator.k8s.api import connect
+    from orchestrator.k8s.observed import ENDED, deployment_of
+    from orchestrator.k8s.picture import job_of
+    from orchestrator.k8s.stop import delete as delete_sweep
+
+    with user_errors():
+        api = connect(cluster.connection())
+        if not yes:
+            if not sys.stdin.isatty():
+                raise ValueError("delete asks before it deletes, and there is no terminal to ask on: give --yes")
+            running = "" if deployment_of(job_of(api, sweep)) in ENDED else ", which has not ended,"
+            if not click.confirm(f"Delete {sweep}{running} in {api.namespace}? Results stay.", err=True):
+                LOG.print("Nothing was deleted.")
+                raise SystemExit(STOPPED)
+        deleted = delete_sweep(api, sweep)
+    if as_json:
+        print_json({"sweep": sweep, "deleted": deleted})
+    LOG.print(f"Deleted {', '.join(deleted)}. Results stay where they are.", markup=False)
+    print_next(f"bo-sweep fetch {sweep} --to results", "bo-sweep launch SPACE --on k8s    # goes on from storage")

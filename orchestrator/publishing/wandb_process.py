@@ -1,0 +1,244 @@
+"""The one process that calls W&B. It writes what it is sent, one W&B run at a time, and may be killed at any moment.
+
+W&B's calls can block for as long as its server does not answer, so they are made here, where the publisher can end them
+without ending itself. Its end is this one's: nothing is written that nobody waits for.
+
+    python -m orchestrator.publishing.wandb_process READ WRITE    (two descriptors that it inherits)
+"""
+
+from __future__ import annotations
+
+import os
+import queue
+import signal
+import sys
+import threading
+from collections.abc import Iterable, Mapping
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any, Literal
+
+from orchestrator.publishing.columns import DIGEST, EPOCH, ROW_ATTEMPT, ROW_EVALUATION, SUPERSEDED
+from orchestrator.publishing.items import Item
+from orchestrator.publishing.messages import Account, Order, Supersede, Trouble, Written
+from orchestrator.publishing.priority import lower_sessions
+
+INIT_SECONDS = 120.0
+FINISH_SECONDS = 240.0
+GRAPHQL_SECONDS = 60.0
+"""Long, as training has the processor first; a server that fails is noticed by W&B's client, within seconds."""
+_RETRIES = 4  # of each request by W&B itself; patience beyond that is the publisher's
+_LINES = """query RunResumeStatus($project: String, $entity: String, $name: String!) {
+  model(name: $project, entityName: $entity) { bucket(name: $name, missingOk: true) { historyLineCount } }
+}"""
+
+
+def main(read: int, write: int) -> None:
+    """Carry out orders until there are no more."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the publisher decides when this ends
+    if os.getpriority(os.PRIO_PROCESS, 0) > 0:
+        lower_sessions()
+    orders: queue.Queue[Any] = queue.Queue()
+    threading.Thread(target=_receive, args=(Connection(read, writable=False), orders), daemon=True).start()
+    answers = Connection(write, readable=False)
+    answers.send(_account())
+    while True:
+        order = orders.get()
+        answers.send(_carried_out(order))
+
+
+def _receive(connection: Connection, orders: queue.Queue[Any]) -> None:
+    """Hand orders on; without a publisher there is nothing left to do, whatever W&B is waiting for."""
+    try:
+        while True:
+            orders.put(connection.recv())
+    except (EOFError, OSError):
+        os._exit(0)
+
+
+def _account() -> Account:
+    import wandb
+    from wandb.errors import AuthenticationError
+    from wandb.sdk.lib.wbauth import authenticate_session
+
+    settings = wandb.setup().settings
+    try:
+        found = authenticate_session(host=settings.base_url, source="bo-sweep", prompt=False)
+    except (AuthenticationError, ValueError, wandb.Error) as error:
+        return Account(settings.base_url, False, settings.entity, _words(error))
+    return Account(settings.base_url, found is not None, settings.entity)
+
+
+def _carried_out(order: Order | Supersede) -> Written | Trouble:
+    try:
+        if isinstance(order, Supersede):
+            return _superseded(order)
+        return _online(order) if order.online else _offline(order)
+    except Exception as error:  # of W&B's client; whatever it is, it is not the end of the publisher
+        return Trouble(_words(error))
+
+
+def _words(error: BaseException) -> str:
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__}: {text}"[:400]
+
+
+def _offline(order: Order) -> Written:
+    item = order.item
+    run = _start(order, item.id)
+    folder = Path(run.settings.sync_dir)
+    _write(run, item, item.rows)
+    run.finish(exit_code=1 if item.failed else 0)
+    return Written(item.id, folder, len(item.rows))
+
+
+def _online(order: Order) -> Written | Trouble:
+    """Add what the server does not have yet. The stream keeps its order, so what it has is the beginning."""
+    item = order.item
+    run = _start(order, item.id, resume="allow")
+    if _contradicts(run, item):
+        _mark_superseded(run, by=item.alternative)
+        run.finish()
+        run = _start(order, item.alternative, resume="allow")
+    there = run.starting_step if run.resumed else 0
+    expected = len(item.rows)
+    if item.media:
+        is_new = not run.resumed or run.config.get(DIGEST) != item.state
+        expected = there + is_new
+        if is_new:
+            _write(run, item, [], at=there)
+            run.config.update(dict(item.config), allow_val_change=True)
+    else:
+        _write(run, item, [row for row in item.rows if row[0] >= there])
+    run.finish(exit_code=1 if item.failed else 0)
+    return _checked(order, run.id, expected, run.url)
+
+
+def _start(order: Order, wandb_id: str, *, resume: Literal["allow"] | None = None) -> Any:
+    import wandb
+
+    item = order.item
+    run = wandb.init(
+        id=wandb_id,
+        mode="online" if order.online else "offline",
+        resume=resume,
+        entity=order.entity,
+        project=order.project,
+        name=item.name,
+        group=item.group,
+        job_type=item.job_type,
+        tags=list(item.tags),
+        config={} if resume and item.media else dict(item.config),  # the server's own is looked at first
+        dir=order.folder,
+        reinit="create_new",
+        settings=_settings(update_finish_state=item.ended),
+    )
+    if os.getpriority(os.PRIO_PROCESS, 0) > 0:
+        lower_sessions()  # W&B's own, which was started meanwhile
+    return run
+
+
+def _settings(update_finish_state: bool = True) -> Any:
+    import wandb
+
+    return wandb.Settings(
+        silent=True,
+        console="off",
+        disable_git=True,
+        disable_code=True,
+        save_code=False,
+        disable_job_creation=True,
+        init_timeout=INIT_SECONDS,
+        finish_timeout=FINISH_SECONDS,
+        finish_timeout_raises=True,
+        x_disable_stats=True,
+        x_disable_meta=True,
+        x_disable_machine_info=True,
+        x_save_requirements=False,
+        x_file_stream_retry_max=_RETRIES,
+        x_file_transfer_retry_max=_RETRIES,
+        x_graphql_retry_max=_RETRIES,
+        x_update_finish_state=update_finish_state,
+    )
+
+
+def _write(run: Any, item: Item, rows: Iterable[tuple[int, Mapping[str, Any]]], *, at: int | None = None) -> None:
+    if item.media:
+        run.log(_media(item), step=at)
+    else:
+        run.define_metric(EPOCH)
+        run.define_metric("*", step_metric=EPOCH)
+    for step, values in rows:
+        run.log(dict(values), step=step)
+    run.summary.update(dict(item.summary))
+
+
+def _media(item: Item) -> dict[str, Any]:
+    import wandb
+
+    tables = {
+        key: wandb.Table(columns=list(columns), data=[list(row) for row in rows], allow_mixed_types=True)
+        for key, (columns, rows) in item.tables.items()
+    }
+    return tables | {key: wandb.Image(path) for key, path in item.figures.items()}
+
+
+def _contradicts(run: Any, item: Item) -> bool:
+    """Whether the last row on the server is of another attempt than this item's: the run was trained anew since."""
+    if not run.resumed or not item.rows:
+        return False
+    evaluation, attempt = (run.summary.get(name) for name in (ROW_EVALUATION, ROW_ATTEMPT))
+    if evaluation is None or attempt is None:
+        return False
+    ours = dict(item.rows).get(int(evaluation))
+    return ours is None or ours.get(ROW_ATTEMPT) != attempt
+
+
+def _checked(order: Order, wandb_id: str, expected: int, url: str | None) -> Written | Trouble:
+    """Ask how many rows the server has: W&B's client gives a stream up after some tries, and raises nothing then."""
+    lines = int((_bucket(order, wandb_id) or {}).get("historyLineCount") or 0)
+    if lines < expected:
+        return Trouble(f"of {order.item.name}, the server has {lines} rows of {expected}")
+    return Written(wandb_id, None, lines, url)
+
+
+def _bucket(order: Order | Supersede, wandb_id: str) -> dict[str, Any] | None:
+    """What the server says of a W&B run, None where there is none."""
+    import wandb
+    from wandb.apis.public.service_api import ServiceApi
+
+    settings = wandb.setup().settings
+    entity = order.entity or settings.entity
+    variables = {"project": order.project, "entity": entity, "name": wandb_id}
+    answer: dict[str, Any] = ServiceApi(settings).execute_graphql(_LINES, variables, timeout=GRAPHQL_SECONDS)
+    bucket: dict[str, Any] | None = (answer.get("model") or {}).get("bucket")
+    return bucket
+
+
+def _superseded(order: Supersede) -> Written:
+    import wandb
+
+    if _bucket(order, order.id) is None:  # someone has deleted it
+        return Written(order.id, None, 0)
+    run = wandb.init(
+        id=order.id,
+        mode="online",
+        resume="must",
+        entity=order.entity,
+        project=order.project,
+        dir=order.folder,
+        reinit="create_new",
+        settings=_settings(),
+    )
+    _mark_superseded(run, by=order.by)
+    run.finish()
+    return Written(order.id, None, 0)
+
+
+def _mark_superseded(run: Any, *, by: str) -> None:
+    run.tags = tuple(dict.fromkeys((*(run.tags or ()), SUPERSEDED)))
+    run.config.update({"superseded_by": by}, allow_val_change=True)
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), int(sys.argv[2]))

@@ -1,0 +1,134 @@
+"""The connection to a Ray cluster's dashboard, with its job API."""
+
+from __future__ import annotations
+
+import logging
+import os
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib import metadata
+from typing import Any
+
+from orchestrator.ray_jobs.trouble import RayJobError, told
+from orchestrator.ray_jobs.wheel import DISTRIBUTION
+
+ANSWER_SECONDS = (5.0, 60.0)
+"""To connect, and between two pieces of an answer."""
+ADDRESS_VARIABLES = ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS")
+"""Ray's own tools read their address from these, even where they are given another."""
+TALKATIVE = (
+    "ray.client_builder",
+    "ray.dashboard.modules.dashboard_sdk",
+    "ray.dashboard.modules.job.sdk",
+    "ray._private.runtime_env.packaging",
+)
+"""Loggers of Ray's client that tell of every step."""
+EXTRA = "pip install 'bo-sweep[cluster]'"
+
+
+class RayCluster:
+    """A connected cluster.
+
+    Attributes:
+        address: as it was given.
+        jobs: the JobSubmissionClient.
+        ray_version: of the cluster.
+    """
+
+    def __init__(self, address: str, jobs: Any) -> None:
+        self.address, self.jobs = address, jobs
+        self.ray_version: str = getattr(jobs, "_server_ray_version", None) or "?"
+
+    def ask(self, call: str, *arguments: Any, **options: Any) -> Any:
+        """Call a method of the job API's client.
+
+        Raises:
+            UnknownJobError: there is no such job.
+            RayJobError: anything else.
+        """
+        with told(self.address):
+            return getattr(self.jobs, call)(*arguments, **options)
+
+
+def takes_jobs(address: str | None) -> bool:
+    """Whether an address is that of a dashboard or a Ray Client server, to which a sweep can be sent as a job."""
+    return bool(address) and str(address).startswith(("http://", "https://", "ray://"))
+
+
+def connect(address: str) -> RayCluster:
+    """Connect to `http://head:8265`, `https://...` or `ray://head:10001`; the latter is asked for its dashboard.
+
+    The token comes from where Ray takes it: RAY_AUTH_MODE=token with RAY_AUTH_TOKEN, RAY_AUTH_TOKEN_PATH or
+    ~/.ray/auth_token.
+
+    Raises:
+        ValueError: an address of another kind, or Ray's job API is not installed here.
+        RayJobError: nothing answers, or no dashboard; no token or a wrong one; a Ray that is too old.
+    """
+    if not takes_jobs(address):
+        raise ValueError(
+            f"--address {address!r} is not where jobs are sent: give that of the dashboard, http://head:8265, or of "
+            "Ray Client, ray://head:10001"
+        )
+    client = _client_class()
+    for name in TALKATIVE:
+        logging.getLogger(name).setLevel(logging.WARNING)
+    if address.startswith("ray://"):
+        from orchestrator.executor import check_address
+
+        check_address(address)
+    with _only_this_address(address), told(address), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of Ray Client; what they warn of is raised as well
+        cluster = RayCluster(address, client(address))
+    _check_version(cluster)
+    return cluster
+
+
+def _client_class() -> Any:
+    try:
+        import aiohttp  # noqa: F401
+        import requests  # noqa: F401
+        import wheel.wheelfile  # type: ignore[import-untyped]  # noqa: F401
+        from ray.job_submission import JobSubmissionClient
+    except ImportError as error:
+        raise ValueError(f"Ray's job API is not installed here ({error.name} is missing): {EXTRA}") from error
+
+    class Client(JobSubmissionClient):  # type: ignore[misc]
+        """Which does not wait for ever where nobody answers."""
+
+        def _do_request(self, method: str, endpoint: str, **options: Any) -> Any:
+            return super()._do_request(method, endpoint, **{"timeout": ANSWER_SECONDS, **options})
+
+    return Client
+
+
+@contextmanager
+def _only_this_address(address: str) -> Iterator[None]:
+    """Ray prefers its variables to the address that it is given; here the user's word counts."""
+    before = {name: os.environ.pop(name, None) for name in ADDRESS_VARIABLES}
+    try:
+        yield
+    finally:
+        os.environ.update({name: value for name, value in before.items() if value is not None})
+
+
+def _check_version(cluster: RayCluster) -> None:
+    """The driver runs with the cluster's Ray: it has to be one that bo-sweep works with."""
+    from packaging.requirements import Requirement
+    from packaging.version import InvalidVersion
+
+    needed = next(
+        each
+        for text in metadata.requires(DISTRIBUTION) or ()
+        if (each := Requirement(text)).name == "ray" and not each.marker
+    )
+    try:
+        fits = needed.specifier.contains(cluster.ray_version, prereleases=True)
+    except InvalidVersion:
+        return
+    if not fits:
+        raise RayJobError(
+            f"the cluster at {cluster.address} runs Ray {cluster.ray_version}; bo-sweep needs ray{needed.specifier}. "
+            "Update Ray on its nodes"
+        )

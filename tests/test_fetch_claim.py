@@ -1,0 +1,575 @@
+"""Fetch out of a claim: the server of the reader pod, storage over it, and the pod's life in a cluster."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from click.testing import CliRunner, Result
+from polars.testing import assert_frame_equal
+
+from orchestrator import paths
+from orchestrator.commands.fetch import fetch as fetch_command
+from orchestrator.entry_point import LaunchRequest
+from orchestrator.fetch import fetch
+from orchestrator.k8s import claim_storage
+from orchestrator.k8s.api import Api, ClusterError, Connection, connect
+from orchestrator.k8s.claim_storage import ClaimStorage
+from orchestrator.k8s.mounts import Mounts
+from orchestrator.k8s.profile import ClusterProfile, Results
+from orchestrator.k8s.reader import PORT, reader_job, reader_pod
+from orchestrator.k8s.results import object_results, open_results
+from orchestrator.k8s.retrying import Retries
+from orchestrator.lease import Lease
+from orchestrator.ledger import Ledger
+from orchestrator.object_storage import ObjectStorage
+from orchestrator.plan import PlanError
+from orchestrator.remaining import ledger_complete, plan_in
+from orchestrator.storage import MissingFileError, Storage, StorageError, open_storage
+from search_spaces.catalog import load_space
+from tests.kubernetes_api import FakeCluster
+from tests.kubernetes_api.streams import streams_of
+from tests.object_store import BUCKET
+from tests.test_fetch import FIGURE, ROOT, RUNS, SPACE, assert_same, files_below, go_on, sweep_in, train
+
+CLAIM = "bo-sweep-results"
+PROFILE = ClusterProfile(
+    image="registry.example.org/bo-sweep@sha256:" + "0" * 64, results=Results(claim=CLAIM), namespace="default"
+)
+
+
+@pytest.fixture
+def target(tmp_path: Path) -> Storage:
+    return open_storage(tmp_path / "here").child("one")
+
+
+@contextmanager
+def served(root: Path, *options: str) -> Iterator[str]:
+    """The server of the reader pod in a process of its own; gives its address."""
+    command = [sys.executable, "-m", "orchestrator.k8s.file_server", str(root), "--port", "0", *options]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT) as process:
+        assert process.stdout is not None
+        try:
+            yield process.stdout.readline().strip()
+        finally:
+            process.terminate()
+    assert process.returncode == 0
+
+
+# The claim of a cluster: the server of the reader pod, and storage over it
+
+
+def test_a_claim_is_storage_for_reading(tmp_path: Path, target: Storage) -> None:
+    source = sweep_in(open_storage(tmp_path / "claim" / "one"))
+    with served(tmp_path / "claim") as address:
+        claim = ClaimStorage(address, "claim results")
+        assert claim.folders() == ["one"]
+        sweep = claim.child("one")
+        assert (sweep.name, sweep.location("rows/a")) == ("one", "claim results:/one/rows/a")
+        assert sweep.list("rows") == source.storage.list("rows")
+        assert sweep.list("nowhere") == []
+        assert sweep.folders() == source.storage.folders()
+        assert sweep.exists(FIGURE)
+        assert not sweep.exists("phase")
+        assert not sweep.exists("phase/none.png")
+        with pytest.raises(MissingFileError, match="claim results:/one/none does not exist"):
+            sweep.read("none")
+        assert_frame_equal(Ledger(sweep).load(), source.load())
+        changes: list[Callable[[], None]] = [
+            *(lambda: sweep.write("a", b""), lambda: sweep.delete(FIGURE), sweep.check_writable)
+        ]
+        for change in changes:
+            with pytest.raises(StorageError, match="for reading only"):
+                change()
+        fetch(sweep, target)
+        go_on(source, RUNS[4])
+        fetch(sweep, target)
+    assert_same(source, Ledger(target))
+
+
+def get(address: str, path: str, method: str = "GET") -> tuple[int, bytes]:
+    connection = http.client.HTTPConnection(address.removeprefix("http://"), timeout=10)
+    connection.request(method, path)
+    response = connection.getresponse()
+    found = response.status, response.read()
+    connection.close()
+    return found
+
+
+def test_the_server_gives_nothing_outside_its_folder_and_takes_nothing(tmp_path: Path) -> None:
+    (tmp_path / "claim" / "one").mkdir(parents=True)
+    (tmp_path / "claim" / "one" / "inside").write_text("fine")
+    (tmp_path / "claim" / "one" / ".hidden").write_text("secret")
+    (tmp_path / "secret").write_text("secret")
+    (tmp_path / "claim" / "link").symlink_to(tmp_path / "secret")
+    (tmp_path / "claim" / "folder").symlink_to(tmp_path)
+    (tmp_path / "claim" / "near").symlink_to("one/inside")
+    os.mkfifo(tmp_path / "claim" / "pipe")
+    with served(tmp_path / "claim") as address:
+        assert get(address, "/file?path=one/inside") == (200, b"fine")
+        assert get(address, "/file?path=near") == (200, b"fine")
+        for path in (
+            *("../secret", "one/../../secret", "%2e%2e/secret", "/etc/passwd", "one//inside", "./one/inside"),
+            *("link", "folder/secret", "one/.hidden", "one/inside%00", "..%2fsecret"),
+        ):
+            status, body = get(address, f"/file?path={path}")
+            assert status == 400, path
+            assert b"fine" not in body
+        for path in ("none", "one", "pipe", ""):
+            assert get(address, f"/file?path={path}")[0] == 404, path
+        for folder in ("..", "folder", "/"):
+            assert get(address, f"/list?folder={folder}")[0] == 400, folder
+            assert get(address, f"/folders?folder={folder}")[0] == 400, folder
+        listed = json.loads(get(address, "/list?folder=")[1])["files"]
+        assert [file["path"] for file in listed] == ["near"]
+        assert json.loads(get(address, "/folders?folder=")[1]) == {"folders": ["one"]}
+        assert get(address, "/elsewhere")[0] == 404
+        for method in ("PUT", "POST", "DELETE", "PATCH"):
+            assert get(address, "/file?path=one/inside", method)[0] == 501
+    assert (tmp_path / "claim" / "one" / "inside").read_text() == "fine"
+
+
+def test_the_server_leaves_when_nobody_asks_and_starts_light(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "orchestrator.k8s.file_server", str(tmp_path), "--port", "0"]
+    result = subprocess.run([*command, "--idle-minutes", "0.01"], cwd=ROOT, timeout=20, check=True, capture_output=True)
+    assert result.stdout.startswith(b"http://127.0.0.1:")
+    code = "import sys, orchestrator.k8s.file_server\nprint(*{name.split('.')[0] for name in sys.modules})"
+    loaded = subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True, text=True).stdout
+    assert not {"torch", "ray", "pyarrow", "polars", "pydantic", "numpy", "click"} & set(loaded.split())
+    result = subprocess.run([*command[:3], str(tmp_path / "none")], cwd=ROOT, check=False, capture_output=True)
+    assert (result.returncode, b"cannot" in result.stderr) == (1, True)
+
+
+def test_broken_connections_and_damaged_answers_are_asked_for_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "claim").mkdir()
+    (tmp_path / "claim" / "a").write_bytes(b"content")
+    monkeypatch.setattr(claim_storage, "PAUSE_SECONDS", (0.0, 0.0))
+    plain, troubles = http.client.HTTPResponse.read, ["damaged", "cut", "damaged"]
+
+    def read(self: http.client.HTTPResponse, *arguments: Any) -> bytes:
+        content = plain(self, *arguments)
+        trouble = troubles.pop(0) if troubles else ""
+        if trouble == "cut":
+            raise http.client.IncompleteRead(content[:2])
+        return b"c0ntent" if trouble else content
+
+    with served(tmp_path / "claim") as address:
+        claim = ClaimStorage(address, "claim results")
+        monkeypatch.setattr(http.client.HTTPResponse, "read", read)
+        assert claim.read("a") == b"content"
+        assert troubles == []
+        troubles += ["damaged"] * 100
+        with pytest.raises(StorageError, match=r"results:/a: the reader pod .*not what was sent.*same command again"):
+            claim.read("a")
+    monkeypatch.undo()
+    monkeypatch.setattr(claim_storage, "PAUSE_SECONDS", (0.0, 0.0))
+    with pytest.raises(StorageError, match=r"cannot list claim results: the reader pod does not answer any more"):
+        claim.list()
+
+
+# The reader in a cluster
+
+
+@dataclass
+class Kubelet:
+    """Runs the pods of readers in a fake cluster: a process here for each, with `claim` in the place of the claim.
+
+    Attributes:
+        status: of the pods, in the place of Running.
+        events: of the Job, instead of a pod.
+    """
+
+    cluster: FakeCluster
+    claim: Path
+    status: dict[str, Any] | None = None
+    events: tuple[str, ...] = ()
+    commands: list[list[str]] = field(default_factory=list)
+    _seen: set[str] = field(default_factory=set)
+    _processes: ExitStack = field(default_factory=ExitStack)
+    _stop: threading.Event = field(default_factory=threading.Event)
+
+    def run(self) -> None:
+        while not self._stop.wait(0.01):
+            for job in self.cluster.items("Job"):
+                if job["metadata"]["name"] not in self._seen:
+                    self._seen.add(job["metadata"]["name"])
+                    self._start(job)
+
+    def _start(self, job: dict[str, Any]) -> None:
+        name, pod = job["metadata"]["name"], f"{job['metadata']['name']}-x7f2p"
+        owner = {"apiVersion": "batch/v1", "kind": "Job", "name": name, "uid": job["metadata"]["uid"]}
+        for message in self.events:
+            about = {"kind": "Job", "name": name, "namespace": "default"}
+            event = {"apiVersion": "v1", "kind": "Event", "metadata": {"name": f"{name}.1"}, "involvedObject": about}
+            self.cluster.put(event | {"type": "Warning", "reason": "FailedCreate", "message": message})
+        if self.events:
+            return
+        spec = job["spec"]["template"]["spec"]
+        (container,) = spec["containers"]
+        self.commands.append(container["command"])
+        metadata = {"name": pod, "labels": job["spec"]["template"]["metadata"]["labels"], "ownerReferences": [owner]}
+        made = {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec}
+        self.cluster.put(made | {"status": {"phase": "Pending"}})
+        if self.status is None:
+            places = {"python": sys.executable, Mounts().results: str(self.claim), f"{PORT}": "0"}
+            command = [places.get(word, word) for word in container["command"]]
+            process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT)
+            self._processes.callback(_end, process)
+            assert process.stdout is not None
+            address = process.stdout.readline().strip()
+            streams_of(self.cluster).ports[pod, PORT] = int(address.rpartition(":")[2])
+        up = {"phase": "Running", "containerStatuses": [_container("running", startedAt="2026-03-01T12:00:00Z")]}
+        self.cluster.put(made | {"status": self.status or up})
+
+    def close(self) -> None:
+        self._stop.set()
+        self._processes.close()
+
+
+def _container(state: str, **how: Any) -> dict[str, Any]:
+    return {"name": "reader", "image": PROFILE.image, "ready": state == "running", "state": {state: how}}
+
+
+def _end(process: subprocess.Popen[str]) -> None:
+    process.terminate()
+    process.communicate()
+
+
+@pytest.fixture
+def cluster() -> Iterator[FakeCluster]:
+    with FakeCluster() as running:
+        claim = {"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": CLAIM}}
+        running.put(claim | {"status": {"phase": "Bound"}})
+        yield running
+
+
+@pytest.fixture
+def kubelet(cluster: FakeCluster, tmp_path: Path) -> Iterator[Kubelet]:
+    runs = Kubelet(cluster, tmp_path / "claim")
+    thread = threading.Thread(target=runs.run)
+    thread.start()
+    yield runs
+    runs.close()
+    thread.join()
+
+
+@pytest.fixture
+def api(cluster: FakeCluster, tmp_path: Path) -> Api:
+    retries = Retries(tries=2, sleep=lambda seconds: None)
+    return connect(Connection(cluster.kubeconfig(tmp_path / "kubeconfig")), retries)
+
+
+@pytest.fixture
+def profiles(cluster: FakeCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The user's files: a kubeconfig, and profiles with a claim and with a bucket."""
+    monkeypatch.setenv("KUBECONFIG", str(cluster.kubeconfig(tmp_path / "kubeconfig")))
+    monkeypatch.setenv("BO_SWEEP_CLUSTERS", str(tmp_path / "clusters.yaml"))
+    bucket = {"url": f"s3://{BUCKET}/profile"}
+    clusters = {"lab": {"image": PROFILE.image, "results": {"claim": CLAIM}}}
+    clusters["bucket"] = {"image": PROFILE.image, "results": bucket}
+    path = tmp_path / "clusters.yaml"
+    path.write_text(yaml.safe_dump({"default": "lab", "clusters": clusters}))
+    return path
+
+
+def run(*arguments: str | Path) -> Result:
+    return CliRunner().invoke(fetch_command, [str(argument) for argument in arguments])
+
+
+def nothing_is_left(cluster: FakeCluster) -> bool:
+    return not cluster.items("Job") and not cluster.items("Pod")
+
+
+def test_a_sweep_comes_out_of_a_claim_and_leaves_no_trace(
+    cluster: FakeCluster, kubelet: Kubelet, profiles: Path, tmp_path: Path
+) -> None:
+    source = sweep_in(open_storage(tmp_path / "claim" / "one"))
+    before = files_below(tmp_path / "claim")
+    result = run("one", "--to", tmp_path / "here", "--on", "k8s", "--json")
+    assert result.exit_code == 0, result.output
+    document = json.loads(result.stdout)
+    assert document["schema_version"] == 1
+    assert document.items() >= {"sweep": "one", "from": f"claim {CLAIM}:/one", "unchanged": 0, "removed": 0}.items()
+    assert document["to"] == str(tmp_path / "here" / "one")
+    here = Ledger(tmp_path / "here" / "one")
+    assert_same(source, here)
+    assert here.storage.read(FIGURE) == b"figure"
+    for word in ("Waiting for a pod", "files fetched", f"bo-sweep phase one --storage {tmp_path / 'here'}"):
+        assert word in result.stderr
+    assert nothing_is_left(cluster)
+    assert {(request.method, request.path.split("/")[-2]) for request in cluster.changes} == {
+        ("POST", "default"),
+        ("DELETE", "jobs"),
+    }
+    assert files_below(tmp_path / "claim") == before
+    assert kubelet.commands == [["python", "-m", "orchestrator.k8s.file_server", "/results", "--port", "8000"]]
+    go_on(source, RUNS[4])
+    assert not document["live"]
+    with Lease(source.storage):
+        again = run("one", "--to", tmp_path / "here", "--profile", "lab", "--checkpoints")
+    assert again.exit_code == 0, again.output
+    assert "still being launched" in again.stderr
+    assert here.storage.list(paths.LEASE) == []
+    assert again.stdout == f"{tmp_path / 'here' / 'one'}\n"
+    assert_same(source, here)
+    assert here.storage.list(paths.CHECKPOINTS)
+    assert nothing_is_left(cluster)
+
+
+def test_connections_that_break_are_made_anew(
+    cluster: FakeCluster, kubelet: Kubelet, api: Api, target: Storage
+) -> None:
+    source = sweep_in(open_storage(kubelet.claim / "one"))
+    breaks = 0
+
+    def cut(*_: object) -> None:
+        nonlocal breaks
+        if breaks < 3:
+            breaks += 1
+            cluster.cut_streams()
+
+    with open_results(api, PROFILE) as storage:
+        fetch(storage.child("one"), target, on_progress=cut)
+        assert storage.folders() == ["one"]
+    assert breaks == 3
+    deadline = time.monotonic() + 10  # the server notices a moment later
+    while streams_of(cluster).open_now and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert streams_of(cluster).open_now == 0
+    assert_same(source, Ledger(target))
+
+
+def test_what_a_reader_is_in_the_cluster(kubelet: Kubelet) -> None:
+    job = reader_job(PROFILE, "bo-sweep-read-0a1b2c3d")
+    spec = job["spec"]
+    assert (spec["backoffLimit"], spec["activeDeadlineSeconds"], spec["ttlSecondsAfterFinished"]) == (0, 3600, 60)
+    pod = spec["template"]["spec"]
+    (container,) = pod["containers"]
+    (mount,) = (each for each in container["volumeMounts"] if each["name"] == "results")
+    assert mount["readOnly"] is True
+    assert pod["restartPolicy"] == "Never"
+    assert pod["automountServiceAccountToken"] is False
+    labels = spec["template"]["metadata"]["labels"]
+    assert (labels["app.kubernetes.io/component"], labels["app.kubernetes.io/name"]) == ("reader", "bo-sweep")
+    with pytest.raises(ValueError, match="not in a claim"):
+        reader_job(PROFILE.model_copy(update={"results": Results(url="s3://bucket/x")}), "x")
+
+
+QUOTA = (
+    'pods "x" is forbidden: exceeded quota: team, requested: requests.cpu=100m, used: requests.cpu=4, '
+    "limited: requests.cpu=4"
+)
+PULL = {"reason": "ImagePullBackOff", "message": "Back-off pulling image"}
+ENDED = {"exitCode": 1, "message": "Traceback\nNo module named orchestrator.k8s", "reason": "Error"}
+FULL = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "0/2 nodes are available: "}
+TROUBLES = {
+    "image": ({"phase": "Pending", "containerStatuses": [_container("waiting", **PULL)]}, (), "image .* be pulled"),
+    "ended": ({"phase": "Failed", "containerStatuses": [_container("terminated", **ENDED)]}, (), "No module named"),
+    "full": (
+        {"phase": "Pending", "conditions": [FULL | {"message": FULL["message"] + "2 Insufficient cpu."}]},
+        (),
+        r"no node takes the reader: .*cpu",
+    ),
+    "quota": (None, (QUOTA,), "quota 'team'"),
+    "security": (None, ('pods "x" is forbidden: violates PodSecurity "restricted:latest": host',), "Pod Security"),
+}
+
+
+@pytest.mark.parametrize("trouble", TROUBLES)
+def test_a_reader_that_does_not_come_up_is_told_in_words_and_removed(
+    cluster: FakeCluster, kubelet: Kubelet, api: Api, trouble: str
+) -> None:
+    kubelet.claim.mkdir()
+    kubelet.status, kubelet.events, words = TROUBLES[trouble]
+    told: list[str] = []
+    with (
+        pytest.raises(ClusterError, match=words) as caught,
+        reader_pod(api, PROFILE, wait_seconds=0.5, patience_seconds=0.0, tell=told.append),
+    ):
+        pytest.fail("it does not run")
+    assert "submitter" not in str(caught.value)
+    assert nothing_is_left(cluster)
+
+
+def test_an_interrupt_removes_the_reader(
+    cluster: FakeCluster, kubelet: Kubelet, profiles: Path, tmp_path: Path
+) -> None:
+    """While its pod waits for a node."""
+    kubelet.claim.mkdir()
+    kubelet.status = {"phase": "Pending"}
+    timer = threading.Thread(target=_interrupt_once, args=(cluster,))
+    timer.start()
+    result = run("one", "--to", tmp_path / "here", "--on", "k8s")
+    timer.join()
+    assert result.exit_code == 3
+    assert "the same command goes on" in result.stderr
+    assert nothing_is_left(cluster)
+
+
+def _interrupt_once(cluster: FakeCluster) -> None:
+    while not cluster.items("Pod"):
+        time.sleep(0.01)
+    signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGTERM)
+
+
+@pytest.mark.parametrize(
+    ("arrange", "arguments", "exit_code", "parts"),
+    [
+        (lambda cluster: cluster.remove("PersistentVolumeClaim", CLAIM), [], 4, ["no claim 'bo-sweep-results'"]),
+        (lambda cluster: cluster.forbid("create", "jobs"), [], 4, ["may not create jobs.batch", "--only setup"]),
+        (lambda cluster: cluster.forbid("get", "pods/portforward"), [], 4, ["pods/portforward", "--only setup"]),
+        (lambda cluster: None, ["--profile", "labb"], 2, ["no profile 'labb'", "'lab'"]),
+        (lambda cluster: None, ["--context", "prod"], 2, ["'prod'", "fake"]),
+        (lambda cluster: None, ["--kubeconfig", "none"], 4, ["no kubeconfig", "none"]),
+        (lambda cluster: None, ["--storage", "sweeps"], 2, ["--storage", "one of the two"]),
+        (lambda cluster: None, ["--to", "s3://bucket/x"], 2, ["folder of this machine"]),
+    ],
+)
+def test_bad_input_gets_one_message_and_leaves_nothing_behind(
+    cluster: FakeCluster,
+    kubelet: Kubelet,
+    profiles: Path,
+    tmp_path: Path,
+    arrange: Callable[[FakeCluster], object],
+    arguments: list[str],
+    exit_code: int,
+    parts: list[str],
+) -> None:
+    sweep_in(open_storage(kubelet.claim / "one"))
+    arrange(cluster)
+    result = run("one", "--to", tmp_path / "here", "--on", "k8s", *arguments)
+    assert result.exit_code == exit_code, result.output
+    for part in parts:
+        assert part in result.stderr
+    assert result.stdout == ""
+    assert "Traceback" not in result.output
+    assert not (tmp_path / "here").exists()
+    assert nothing_is_left(cluster)
+
+
+def test_a_sweep_that_is_not_in_the_claim_names_those_that_are(
+    cluster: FakeCluster, kubelet: Kubelet, profiles: Path, tmp_path: Path
+) -> None:
+    sweep_in(open_storage(kubelet.claim / "one"))
+    result = run("two", "--to", tmp_path / "here", "--on", "k8s")
+    assert result.exit_code == 2
+    assert f"no sweep 'two' under claim {CLAIM}. Sweeps there: one" in result.stderr
+    assert not (tmp_path / "here").exists()
+    assert nothing_is_left(cluster)
+
+
+def test_without_a_profile_it_is_told_how_to_write_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BO_SWEEP_CLUSTERS", str(tmp_path / "none.yaml"))
+    result = run("one", "--to", tmp_path / "here", "--on", "k8s")
+    assert result.exit_code == 2
+    assert "clusters:" in result.stderr
+
+
+# Object stores, and the command without a cluster
+
+
+def test_a_profile_with_a_bucket_needs_no_cluster(
+    s3_folder: Storage, profiles: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cluster: FakeCluster
+) -> None:
+    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "none"))
+    assert isinstance(s3_folder, ObjectStorage)
+    source = sweep_in(open_storage(f"s3://{BUCKET}/profile").child("one"))
+    result = run("one", "--to", tmp_path / "here", "--profile", "bucket")
+    assert result.exit_code == 0, result.output
+    assert_same(source, Ledger(tmp_path / "here" / "one"))
+    assert cluster.requests == []
+    direct = run("one", "--to", tmp_path / "there", "--storage", f"s3://{BUCKET}/profile")
+    assert direct.exit_code == 0, direct.output
+    assert_same(source, Ledger(tmp_path / "there" / "one"))
+
+
+def test_the_endpoint_of_a_profile_is_used_unless_the_environment_has_one(
+    environment: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    results = Results(url="s3://bucket/x", endpoint="http://minio.storage:9000")
+    inside = object_results(results)
+    assert isinstance(inside, ObjectStorage)
+    assert inside.endpoint == "http://minio.storage:9000"
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9000")
+    outside = object_results(results)
+    assert isinstance(outside, ObjectStorage)
+    assert outside.endpoint == "http://127.0.0.1:9000"
+
+
+def test_a_folder_is_fetched_by_the_command_as_well(tmp_path: Path) -> None:
+    source = sweep_in(open_storage(tmp_path / "there" / "one"))
+    result = run("one", "--to", tmp_path / "here", "--storage", tmp_path / "there")
+    assert result.exit_code == 0, result.output
+    assert_same(source, Ledger(tmp_path / "here" / "one"))
+    missing = run("two", "--to", tmp_path / "here", "--storage", tmp_path / "there")
+    assert (missing.exit_code, "Sweeps there: one" in missing.stderr) == (2, True)
+    blocked = run("one", "--to", tmp_path / "clusters.yaml" / "x", "--storage", tmp_path / "there")
+    assert blocked.exit_code == 0, blocked.output
+    (tmp_path / "file").write_text("in the way")
+    blocked = run("one", "--to", tmp_path / "file", "--storage", tmp_path / "there")
+    assert (blocked.exit_code, "--to" in blocked.stderr) == (4, True)
+    assert run("one", "--storage", tmp_path / "there").exit_code == 2
+
+
+# Whether there is anything to launch
+
+
+def test_a_ledger_is_complete_when_all_runs_of_the_request_are_there(tmp_path: Path) -> None:
+    root = open_storage(tmp_path / "claim")
+    request = LaunchRequest(space=SPACE, sweep="one")
+    with served_folder(tmp_path / "claim") as claim:
+        assert not ledger_complete(request, claim)
+        source = sweep_in(root.child("one"))
+        assert not ledger_complete(request, claim)
+        for each in RUNS[3:]:
+            train(source, each)
+        assert ledger_complete(request, claim)
+    assert ledger_complete(request, root)
+    found = plan_in(LaunchRequest(space=SPACE, sweep="one", retry_failed=True, signature="none"), root)
+    assert found is not None
+    assert found.count("done") == len(RUNS)
+    wider = load_space("digits-grid", ["seeds=3", "widths=[2,4]"])
+    assert not ledger_complete(LaunchRequest(space=wider, sweep="one"), root)
+    assert plan_in(LaunchRequest(space=SPACE, sweep="two"), root) is None
+    assert not ledger_complete(LaunchRequest(space=SPACE, sweep="one", refine="err_last=0.2", budget=3), root)
+    other = load_space("digits-grid", ["seeds=2", "widths=[2,4]", "recipe.epochs=3"])
+    with pytest.raises(PlanError, match="another experiment"):
+        ledger_complete(LaunchRequest(space=other, sweep="one"), root)
+    path = root.child("one").local_path(source.storage.list("rows")[0].path)
+    assert path is not None
+    path.write_bytes(b"broken")
+    assert not ledger_complete(request, root)
+
+
+@contextmanager
+def served_folder(root: Path) -> Iterator[ClaimStorage]:
+    root.mkdir(exist_ok=True)
+    with served(root) as address:
+        yield ClaimStorage(address, "claim results")
+
+
+def test_the_command_and_the_question_start_light(tmp_path: Path) -> None:
+    code = (
+        "import sys\nfrom orchestrator.commands.fetch import fetch\n"
+        "try: fetch(['nothing', '--to', 'here'])\nexcept SystemExit: pass\n"
+        "import orchestrator.k8s.results\n"
+        "print('LOADED', *sorted({name.split('.')[0] for name in sys.modules}))"
+    )
+    result = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
+    loaded = set(result.stdout.splitlines()[-1].split()[1:])
+    assert not loaded & {"torch", "ray", "matplotlib", "sklearn", "kubernetes", "websocket"}

@@ -1,0 +1,465 @@
+"""The client of a cluster: whom it reaches, what it repeats, what it tells; against a server that speaks the API."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from aiohttp import web
+
+from orchestrator.k8s.api import (
+    Api,
+    ClusterError,
+    ConflictError,
+    Connection,
+    ForbiddenError,
+    NotFoundError,
+    RejectedError,
+    connect,
+)
+from orchestrator.k8s.retrying import Retries
+from tests.kubernetes_api import FakeCluster
+from tests.kubernetes_api.certificates import make_certificate
+from tests.kubernetes_api.server import TOKEN
+from tests.kubernetes_api.validation import CRD_FOLDER
+
+CONFIG = {
+    "apiVersion": "v1",
+    "kind": "ConfigMap",
+    "metadata": {"name": "grid", "labels": {"a": "b"}},
+    "data": {"k": "v"},
+}
+RAYJOB = {"apiVersion": "ray.io/v1", "kind": "RayJob", "metadata": {"name": "grid"}, "spec": {"entrypoint": "true"}}
+
+
+@pytest.fixture
+def cluster() -> Iterator[FakeCluster]:
+    with FakeCluster() as running:
+        yield running
+
+
+@pytest.fixture
+def slept() -> list[float]:
+    return []
+
+
+@pytest.fixture
+def api(cluster: FakeCluster, tmp_path: Path, slept: list[float]) -> Api:
+    connected = connect(Connection(cluster.kubeconfig(tmp_path / "kubeconfig")), Retries(sleep=slept.append))
+    cluster.requests.clear()
+    return connected
+
+
+def count(cluster: FakeCluster, method: str) -> int:
+    return sum(request.method == method for request in cluster.requests)
+
+
+# Whom it reaches
+
+
+def test_the_namespace_is_what_the_user_said_else_that_of_the_context(cluster: FakeCluster, tmp_path: Path) -> None:
+    path = cluster.kubeconfig(tmp_path / "kubeconfig", namespace="team")
+    assert connect(Connection(path)).namespace == "team"
+    assert connect(Connection(path, namespace="other")).namespace == "other"
+    assert connect(Connection(cluster.kubeconfig(tmp_path / "plain"))).namespace == "default"
+    assert connect(Connection(path)).version() == "v1.34.2"
+
+
+def test_several_files_in_kubeconfig_are_joined_as_kubectl_joins_them(
+    cluster: FakeCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = yaml.safe_load(cluster.kubeconfig(tmp_path / "whole").read_text())
+    first, second = tmp_path / "first", tmp_path / "second"
+    first.write_text(yaml.safe_dump({**whole, "users": [], "clusters": []}))
+    second.write_text(
+        yaml.safe_dump({"apiVersion": "v1", "kind": "Config", **{k: whole[k] for k in ("users", "clusters")}})
+    )
+    monkeypatch.setenv("KUBECONFIG", os.pathsep.join([str(tmp_path / "none"), str(first), str(second)]))
+    assert connect(Connection()).host == cluster.address
+
+
+def test_in_a_pod_the_service_account_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    context, certificate = make_certificate(tmp_path)
+    (tmp_path / "token").write_text(TOKEN)
+    (tmp_path / "namespace").write_text("team\n")
+    monkeypatch.setattr("kubernetes.config.incluster_config.SERVICE_TOKEN_FILENAME", str(tmp_path / "token"))
+    monkeypatch.setattr("kubernetes.config.SERVICE_TOKEN_FILENAME", str(tmp_path / "token"), raising=False)
+    monkeypatch.setattr("kubernetes.config.incluster_config.SERVICE_CERT_FILENAME", str(certificate))
+    monkeypatch.setattr("orchestrator.k8s.connect.SERVICE_ACCOUNT_FOLDER", tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("KUBECONFIG", raising=False)
+    with FakeCluster(tls=context) as cluster:
+        monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "127.0.0.1")
+        monkeypatch.setenv("KUBERNETES_SERVICE_PORT", str(cluster.port))
+        assert connect(Connection()).namespace == "team"
+        with pytest.raises(ValueError, match="no contexts"):
+            connect(Connection(context="fake"))
+
+
+def test_without_kubeconfig_it_says_where_it_looked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("KUBECONFIG", raising=False)
+    monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
+    with pytest.raises(ClusterError, match=r"no kubeconfig: looked for .*/\.kube/config\. Set KUBECONFIG or give"):
+        connect(Connection())
+    with pytest.raises(ClusterError, match=r"looked for .*mine"):
+        connect(Connection(tmp_path / "mine"))
+
+
+def test_a_wrong_context_is_the_users_mistake_and_the_right_ones_are_named(
+    cluster: FakeCluster, tmp_path: Path
+) -> None:
+    path = cluster.kubeconfig(tmp_path / "kubeconfig")
+    with pytest.raises(ValueError, match=r"context 'prod' is not in the kubeconfig .*; there are: fake"):
+        connect(Connection(path, context="prod"))
+    document = yaml.safe_load(path.read_text())
+    del document["current-context"]
+    path.write_text(yaml.safe_dump(document))
+    with pytest.raises(ValueError, match="no current context; give --context, one of: fake"):
+        connect(Connection(path))
+    assert connect(Connection(path, context="fake")).version()
+
+
+@pytest.mark.parametrize("content", ["", "a: [", "[]", "contexts: [{name: fake}]\ncurrent-context: fake\n"])
+def test_a_damaged_kubeconfig_is_told_as_such(content: str, tmp_path: Path) -> None:
+    path = tmp_path / "kubeconfig"
+    path.write_text(content)
+    with pytest.raises(ClusterError, match=r"kubeconfig .* cannot be used"):
+        connect(Connection(path))
+
+
+def test_a_failing_plugin_for_credentials_is_told_with_its_own_words(
+    cluster: FakeCluster, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    path = cluster.kubeconfig(tmp_path / "kubeconfig")
+    document = yaml.safe_load(path.read_text())
+    plugin = {"command": "sh", "args": ["-c", "echo token expired, run login >&2; exit 1"]}
+    document["users"][0]["user"] = {"exec": {"apiVersion": "client.authentication.k8s.io/v1", **plugin}}
+    path.write_text(yaml.safe_dump(document))
+    with pytest.raises(ClusterError, match=r"no credentials .* token expired, run login"):
+        connect(Connection(path))
+    assert capfd.readouterr() == ("", "")
+    assert cluster.requests == []
+
+
+def test_rejected_credentials_are_told_without_being_shown(cluster: FakeCluster, tmp_path: Path) -> None:
+    path = cluster.kubeconfig(tmp_path / "kubeconfig", token="of-yesterday")
+    with pytest.raises(ClusterError, match=r"not accepted \(401\).*log in to the cluster again") as told:
+        connect(Connection(path))
+    assert "of-yesterday" not in str(told.value)
+    assert len(cluster.requests) == 1  # not tried again
+
+
+def test_a_server_that_is_not_there_is_told_soon(cluster: FakeCluster, tmp_path: Path) -> None:
+    path, slept = cluster.kubeconfig(tmp_path / "kubeconfig"), list[float]()
+    cluster.stop()
+    with pytest.raises(ClusterError, match=r"127\.0\.0\.1:\d+: cannot reach the cluster: .*refused.*VPN"):
+        connect(Connection(path), Retries(tries=3, sleep=slept.append))
+    assert len(slept) == 2
+    assert sum(slept) < 3
+
+
+def test_the_wrong_certificate_is_told_as_such(tmp_path: Path) -> None:
+    context, _ = make_certificate(tmp_path)
+    other = tmp_path / "other"
+    other.mkdir()
+    _, foreign = make_certificate(other)
+    with FakeCluster(tls=context) as cluster:
+        path = cluster.kubeconfig(tmp_path / "kubeconfig", **{"certificate-authority": str(foreign)})
+        with pytest.raises(ClusterError, match=r"certificate is not accepted .*certificate-authority-data"):
+            connect(Connection(path))
+
+
+def test_another_server_than_an_api_server_is_told_as_such(
+    cluster: FakeCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def login_page(*_: Any) -> web.Response:
+        return web.Response(text="<html>Please log in</html>", content_type="text/html")
+
+    monkeypatch.setattr("tests.kubernetes_api.handlers.Routes.version", login_page)
+    with FakeCluster() as other, pytest.raises(ClusterError, match=r"no JSON\. Is this the address of an API server\?"):
+        connect(Connection(other.kubeconfig(tmp_path / "kubeconfig")))
+
+
+# What it repeats
+
+ACTIONS: dict[str, Callable[[Api], Any]] = {
+    "GET": lambda api: api.list("ConfigMap"),
+    "PATCH": lambda api: api.apply(CONFIG),
+    "DELETE": lambda api: api.delete("ConfigMap", "old"),
+}
+
+
+@pytest.mark.parametrize("method", sorted(ACTIONS))
+@pytest.mark.parametrize(
+    "fault",
+    [
+        {"kind": "drop"},
+        {"kind": "drop-after"},
+        {"kind": "error", "code": 429, "retry_after": 2},
+        *({"kind": "error", "code": code} for code in (500, 502, 503, 504)),
+    ],
+    ids=str,
+)
+def test_trouble_that_passes_is_not_noticed(
+    fault: dict[str, Any], method: str, cluster: FakeCluster, api: Api, slept: list[float]
+) -> None:
+    cluster.put({**CONFIG, "metadata": {"name": "old"}})
+    cluster.fault(**fault, method=method, times=2)
+    assert ACTIONS[method](api)
+    assert count(cluster, method) == 3
+    assert len(slept) == 2
+    assert min(slept) >= fault.get("retry_after", 0)
+    assert ("grid" in cluster.names("ConfigMap")) == (method == "PATCH")
+    assert ("old" in cluster.names("ConfigMap")) == (method != "DELETE")
+
+
+def test_trouble_that_stays_ends_in_one_message_after_seconds(
+    cluster: FakeCluster, api: Api, slept: list[float]
+) -> None:
+    cluster.fault("error", code=503, times=100)
+    with pytest.raises(ClusterError, match=r"cannot list ConfigMaps: the server answers on purpose .503."):
+        api.list("ConfigMap")
+    assert len(cluster.requests) == 5
+    assert sum(slept) < 20
+    cluster.faults.clear()
+    cluster.fault("error", code=429, retry_after=3600, times=100)
+    with pytest.raises(ClusterError, match="the server is busy"):
+        api.list("ConfigMap")
+    assert sum(slept) < 20  # nobody waits an hour
+
+
+def test_what_may_have_been_created_is_not_created_twice(cluster: FakeCluster, api: Api) -> None:
+    cluster.fault("drop-after", method="POST")
+    with pytest.raises(ClusterError, match="cannot create ConfigMap grid"):
+        api.create(CONFIG)
+    assert count(cluster, "POST") == 1
+    with pytest.raises(ConflictError, match="already exists"):
+        api.create(CONFIG)
+    cluster.fault("error", code=429, method="POST")  # surely not carried out
+    api.create({**CONFIG, "metadata": {"name": "second"}})
+    assert cluster.names("ConfigMap") == ["grid", "second"]
+
+
+def test_deleting_twice_tells_the_difference(cluster: FakeCluster, api: Api) -> None:
+    cluster.put(CONFIG)
+    assert api.delete("ConfigMap", "grid") is True
+    assert api.delete("ConfigMap", "grid") is False
+
+
+def test_threads_share_a_connection(cluster: FakeCluster, api: Api) -> None:
+    names = [f"grid-{number}" for number in range(8)]
+    threads = [threading.Thread(target=api.apply, args=({**CONFIG, "metadata": {"name": name}},)) for name in names]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(10)
+    assert cluster.names("ConfigMap") == names
+
+
+# What it reads
+
+
+def test_a_list_is_whole_however_many_pages_and_its_items_have_their_kind(cluster: FakeCluster, api: Api) -> None:
+    for number in range(5):
+        cluster.put({**CONFIG, "metadata": {"name": f"grid-{number}", "labels": {"a": "b"}}})
+    cluster.put({**CONFIG, "metadata": {"name": "other"}})
+    cluster.page_limit = 2
+    found = api.list("ConfigMap", labels="a=b")
+    assert [item["metadata"]["name"] for item in found] == [f"grid-{number}" for number in range(5)]
+    assert {(item["apiVersion"], item["kind"]) for item in found} == {("v1", "ConfigMap")}
+    assert count(cluster, "GET") == 3
+
+
+def test_a_list_that_took_too_long_starts_again(
+    cluster: FakeCluster, api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(4):
+        cluster.put({**CONFIG, "metadata": {"name": f"grid-{number}"}})
+    cluster.page_limit, send = 3, api._transport.send
+
+    def forgetting(*arguments: Any, **how: Any) -> Any:
+        response = send(*arguments, **how)
+        if len(cluster.requests) == 1:
+            cluster.compact()
+        return response
+
+    monkeypatch.setattr(api._transport, "send", forgetting)
+    assert len(api.list("ConfigMap")) == 4
+    assert count(cluster, "GET") == 4
+
+
+def test_what_is_not_there_is_none_and_a_kind_that_is_not_there_is_an_error(cluster: FakeCluster, api: Api) -> None:
+    assert api.get("RayJob", "grid") is None
+    assert api.serves("RayJob")
+    cluster.without("ray.io")
+    assert not api.serves("RayJob")
+    with pytest.raises(NotFoundError, match=r"KubeRay is not installed.*helm install kuberay-operator"):
+        api.get("RayJob", "grid")
+    cluster.without("kueue.x-k8s.io")
+    with pytest.raises(NotFoundError, match="Kueue is not installed"):
+        api.list("LocalQueue")
+
+
+def test_a_watch_shows_what_is_there_and_then_what_changes(cluster: FakeCluster, api: Api) -> None:
+    cluster.put(CONFIG)
+    cluster.put({**CONFIG, "metadata": {"name": "other"}})
+    seen = []
+    for kind, item in api.watch("ConfigMap", labels="a=b", seconds=20):
+        seen.append((kind, item["metadata"]["name"], item["data"]["k"]))
+        if len(seen) == 1:
+            cluster.change("ConfigMap", "other", data={"k": "x"})
+            cluster.change("ConfigMap", "grid", data={"k": "w"})
+        elif len(seen) == 2:
+            cluster.remove("ConfigMap", "grid")
+        else:
+            cluster.cut_streams()
+    assert seen == [("ADDED", "grid", "v"), ("MODIFIED", "grid", "w"), ("DELETED", "grid", "w")]
+    assert count(cluster, "GET") == 1
+
+
+def test_a_watch_goes_on_from_a_version_and_misses_nothing(cluster: FakeCluster, api: Api) -> None:
+    cluster.put(CONFIG)
+    _, version = api.list_at("ConfigMap")
+    cluster.change("ConfigMap", "grid", data={"k": "w"})
+    cluster.remove("ConfigMap", "grid")
+    kinds = []
+    for kind, _ in api.watch("ConfigMap", name="grid", seconds=20, resource_version=version):
+        kinds.append(kind)
+        if kind == "DELETED":
+            cluster.cut_streams()
+    assert kinds == ["MODIFIED", "DELETED"]
+
+
+def test_a_watch_ends_quietly_where_history_is_gone_or_time_is_up(cluster: FakeCluster, api: Api) -> None:
+    version = cluster.put(CONFIG)["metadata"]["resourceVersion"]
+    assert list(api.watch("ConfigMap", seconds=1, resource_version=version)) == []
+    cluster.compact()
+    assert list(api.watch("ConfigMap", seconds=20, resource_version=version)) == []
+    cluster.fault("error", code=410, path="configmaps")
+    assert list(api.watch("ConfigMap", seconds=20, resource_version=version)) == []
+    cluster.forbid("watch", "configmaps")
+    with pytest.raises(ForbiddenError, match="alice may not watch configmaps"):
+        list(api.watch("ConfigMap", seconds=20))
+
+
+# What it writes
+
+
+def test_apply_is_repeatable_and_a_dry_run_leaves_nothing(cluster: FakeCluster, api: Api) -> None:
+    assert api.apply(CONFIG, dry_run=True)["data"] == {"k": "v"}
+    assert cluster.names("ConfigMap") == []
+    first = api.apply(CONFIG)
+    assert api.apply(CONFIG)["metadata"]["resourceVersion"] == first["metadata"]["resourceVersion"]
+    api.apply({**CONFIG, "data": {"other": "w"}})
+    assert cluster.item("ConfigMap", "grid")["data"] == {"other": "w"}  # type: ignore[index]
+    assert {request.query["fieldManager"] for request in cluster.requests} == {"bo-sweep"}
+    assert {request.query["fieldValidation"] for request in cluster.requests} == {"Strict"}
+
+
+def test_a_field_of_another_manager_is_a_conflict_that_names_both(cluster: FakeCluster, api: Api) -> None:
+    api.apply(RAYJOB)
+    other = {"spec": {"entrypoint": "false"}}
+    cluster.writer.merge(_kind("RayJob"), "default", "grid", other, "kubectl-edit", strict=False, dry_run=False)
+    with pytest.raises(ConflictError, match=r"\.spec\.entrypoint .conflict with .kubectl-edit. using ray.io/v1."):
+        api.apply(RAYJOB)
+    assert api.patch("RayJob", "grid", {"spec": {"entrypoint": "true"}})["spec"]["entrypoint"] == "true"
+
+
+@pytest.mark.skipif(not CRD_FOLDER.exists(), reason="the CRDs of KubeRay are not in ../shared/kuberay")
+def test_unknown_fields_and_wrong_types_are_all_named_and_not_tried_again(cluster: FakeCluster, api: Api) -> None:
+    wrong = {**RAYJOB, "spec": {"entrypoint": "true", "submisionMode": "x", "submitterConfig": {"backofLimit": 3}}}
+    with pytest.raises(RejectedError, match=r"2 fields \.spec\.submisionMode, \.spec\.submitterConfig\.backofLimit"):
+        api.apply(wrong)
+    assert len(cluster.requests) == 1
+    with pytest.raises(RejectedError, match=r"spec.submisionMode, spec.submitterConfig.backofLimit"):
+        api.create(wrong)
+    with pytest.raises(RejectedError, match=r"spec.backoffLimit .* must be of type integer"):
+        api.create({**RAYJOB, "spec": {"backoffLimit": "two"}})
+    assert cluster.names("RayJob") == []
+
+
+def test_a_refusal_by_the_clusters_own_rules_is_no_lack_of_rights(cluster: FakeCluster, api: Api) -> None:
+    message = 'admission webhook "policy.example.org" denied the request: label team is required'
+    cluster.fault("refuse", code=403, message=message)
+    with pytest.raises(RejectedError, match=r"label team is required.*what the namespace 'default' allows"):
+        api.apply(RAYJOB)
+
+
+def test_forbidden_tells_who_what_where_and_the_remedy(cluster: FakeCluster, api: Api) -> None:
+    cluster.forbid("create", "rayjobs")
+    assert not api.allowed("create", "rayjobs", group="ray.io")
+    assert api.allowed("get", "rayjobs", group="ray.io")
+    with pytest.raises(
+        ForbiddenError,
+        match=r"alice may not create rayjobs.ray.io in the namespace 'default'; .* bo-sweep k8s render SPACE --only",
+    ):
+        api.apply(RAYJOB)
+    cluster.forbid("list", "nodes")
+    with pytest.raises(ForbiddenError, match="alice may not list nodes in the whole cluster"):
+        api.list("Node")
+
+
+def test_a_missing_namespace_is_told_with_the_command_that_makes_it(cluster: FakeCluster, tmp_path: Path) -> None:
+    api = connect(Connection(cluster.kubeconfig(tmp_path / "kubeconfig"), namespace="team"))
+    with pytest.raises(NotFoundError, match=r"no namespace 'team'; create it .kubectl create namespace team"):
+        api.apply(CONFIG)
+
+
+def test_what_an_owner_has_goes_with_it(cluster: FakeCluster, api: Api) -> None:
+    owner = api.apply(RAYJOB)
+    reference = {"apiVersion": "ray.io/v1", "kind": "RayJob", "name": "grid", "uid": owner["metadata"]["uid"]}
+    api.apply({**CONFIG, "metadata": {"name": "grid", "ownerReferences": [reference]}})
+    cluster.store.foreground_waits = True
+    assert api.delete("RayJob", "grid", propagation="Foreground")
+    assert api.get("RayJob", "grid")["metadata"]["deletionTimestamp"]  # type: ignore[index]
+    cluster.store.finish_deletions()
+    assert api.get("RayJob", "grid") is None
+    assert cluster.names("ConfigMap") == []
+
+
+# Whether the server is what it claims to be
+
+
+@pytest.mark.skipif(shutil.which("kubectl") is None, reason="kubectl is not installed")
+def test_kubectl_takes_the_server_for_a_real_one(tmp_path: Path) -> None:
+    context, certificate = make_certificate(tmp_path)
+    (tmp_path / "good.yaml").write_text(yaml.safe_dump(CONFIG))
+    (tmp_path / "bad.yaml").write_text(yaml.safe_dump({**CONFIG, "metadata": {"name": "bad"}, "dta": {}}))
+    with FakeCluster(tls=context) as cluster:
+        path = cluster.kubeconfig(tmp_path / "kubeconfig", **{"certificate-authority": str(certificate)})
+
+        def kubectl(*arguments: str) -> tuple[int, str]:
+            command = ["kubectl", "--kubeconfig", str(path), "--cache-dir", str(tmp_path / "cache"), *arguments]
+            environment = {"PATH": os.environ["PATH"], "HOME": str(tmp_path)}
+            done = subprocess.run(command, capture_output=True, text=True, timeout=60, env=environment)
+            return done.returncode, done.stdout + done.stderr
+
+        assert kubectl("apply", "--server-side", "-f", str(tmp_path / "good.yaml")) == (
+            0,
+            "configmap/grid serverside-applied\n",
+        )
+        code, told = kubectl("apply", "--server-side", "-f", str(tmp_path / "bad.yaml"))
+        assert code == 1
+        assert ".dta: field not declared in schema" in told
+        code, told = kubectl("get", "configmaps", "-l", "a=b", "-o", "json")
+        assert [item["metadata"]["name"] for item in json.loads(told)["items"]] == ["grid"]
+        api = connect(Connection(path))
+        with pytest.raises(ConflictError, match="kubectl"):
+            api.apply({**CONFIG, "data": {"k": "w"}})
+        assert kubectl("delete", "configmap", "grid")[0] == 0
+        assert api.get("ConfigMap", "grid") is None
+
+
+def _kind(name: str) -> Any:
+    from tests.kubernetes_api.kinds import BY_NAME
+
+    return BY_NAME[name]

@@ -1,0 +1,132 @@
+"""What a server shows of runs that change: in training, tried again, and cells that gain a seed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from orchestrator.lease import Lease
+from orchestrator.ledger import Ledger
+from orchestrator.publishing.folder import Folder
+from orchestrator.publishing.outcome import Outcome
+from orchestrator.publishing.publisher import Options, Publisher
+from orchestrator.publishing.stopping import Stopping
+from orchestrator.publishing.target import Target
+from orchestrator.sink import Sink
+from search_spaces.catalog import load_space
+from search_spaces.runs import Run, expand
+from tests.report_ledger import EPOCHS, end_of, make_ledger, rows_of
+from tests.wandb_server import FakeWandb
+
+SPACE = ("widths=[2]", "noise.rates=[0]", "seeds=2")
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[FakeWandb]:
+    with FakeWandb() as found:
+        for name, value in (found.environment() | {"HOME": str(tmp_path / "home")}).items():
+            monkeypatch.setenv(name, value)
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setattr("orchestrator.publishing.summary_item._draw", lambda *_: {})
+        yield found
+
+
+@pytest.fixture
+def ledger(tmp_path: Path) -> Ledger:
+    """Two runs that have not begun."""
+    return make_ledger(tmp_path / "sweep", load_space("digits-grid", SPACE), lambda run: "waiting")
+
+
+def publish(ledger: Ledger, folder: Path, mode: str = "runs") -> Outcome:
+    options = Options(mode=mode, patience_seconds=20.0, creation_seconds=0.0)
+    outcome = Publisher(ledger, Target(), Folder(folder), options, print, Stopping()).run()
+    assert outcome.connection == "online"
+    return outcome
+
+
+def trained(ledger: Ledger, run: Run, attempt: int, status: str = "done", **changes: Any) -> None:
+    """Rows and end of one attempt."""
+    rows = [row | {"attempt": attempt} | changes for row in rows_of(run)]
+    if status == "done":
+        ledger.write_rows(f"rows-{run.seed}-{attempt}", rows)
+    ledger.write_ends(f"ends-{run.seed}-{attempt}", [end_of(run, status) | {"attempt": attempt}])
+
+
+def test_a_run_in_training_grows_and_becomes_the_finished_one(
+    ledger: Ledger, server: FakeWandb, tmp_path: Path
+) -> None:
+    run = expand(ledger.manifest().space)[0]
+    path = f"team/bo-sweep/{run.run_id}"
+    sink = Sink(ledger, 1, "worker")
+    with Lease(ledger.storage):
+        sink.add(rows_of(run)[:3], [], 1_000_000)
+        sink.flush()
+        sink.log("checkpointed", "", run_id=run.run_id, attempt=1_000_000)
+        sink.add(rows_of(run)[3:5], [], 1_000_000)
+        sink.flush()
+        publish(ledger, tmp_path / "out")
+        assert [row["epoch"] for row in server.run(path).rows] == list(EPOCHS[:3])
+        assert not server.run(path).finished
+        assert server.run(path).summary["status"] == "running"
+        sink.add(rows_of(run)[5:], [end_of(run, "done")], 1_000_000)
+        sink.flush()
+    publish(ledger, tmp_path / "out")
+
+    found = server.run(path)
+    assert [row["epoch"] for row in found.rows] == list(EPOCHS)
+    assert (found.summary["status"], found.exit_code) == ("done", 0)
+    assert (found.repeated, found.gaps, server.unknown) == (0, [], [])
+
+
+@pytest.mark.parametrize("remembers", [True, False])
+def test_a_run_that_was_shown_and_is_trained_anew_gets_another_id(
+    ledger: Ledger, server: FakeWandb, tmp_path: Path, remembers: bool
+) -> None:
+    """As after damage to a checkpoint or to the ledger: what was shown stays, and says what took its place."""
+    run = expand(ledger.manifest().space)[0]
+    trained(ledger, run, 1)
+    publish(ledger, tmp_path / "out")
+    trained(ledger, run, 2, test_error=0.125)
+    publish(ledger, tmp_path / ("out" if remembers else "other"))
+
+    old, new = (server.run(f"team/bo-sweep/{name}") for name in (run.run_id, f"{run.run_id}-2"))
+    assert [row["attempt"] for row in old.rows] == [1] * len(EPOCHS)
+    assert "superseded" in old.tags
+    assert old.config["superseded_by"] == f"{run.run_id}-2"
+    assert [row["test_error"] for row in new.rows] == [0.125] * len(EPOCHS)
+    assert "superseded" not in new.tags
+
+
+def test_a_failed_run_that_is_tried_again_becomes_a_finished_one(
+    ledger: Ledger, server: FakeWandb, tmp_path: Path
+) -> None:
+    run = expand(ledger.manifest().space)[0]
+    trained(ledger, run, 1, "failed")
+    publish(ledger, tmp_path / "out")
+    found = server.run(f"team/bo-sweep/{run.run_id}")
+    assert (found.summary["status"], found.exit_code, found.rows) == ("failed", 1, [])
+    trained(ledger, run, 2)
+    publish(ledger, tmp_path / "out")
+    found = server.run(f"team/bo-sweep/{run.run_id}")
+    assert (found.summary["status"], found.exit_code, len(found.rows)) == ("done", 0, len(EPOCHS))
+
+
+def test_a_cell_that_changes_is_superseded(ledger: Ledger, server: FakeWandb, tmp_path: Path) -> None:
+    first, second = expand(ledger.manifest().space)
+    trained(ledger, first, 1)
+    trained(ledger, second, 1, "failed")
+    publish(ledger, tmp_path / "out", "cells")
+    (old,) = (run for run in server.runs.values() if "-cell-" in f"-{run.name}")
+    assert old.config["seeds"] == [0]
+    trained(ledger, second, 2)
+    publish(ledger, tmp_path / "out", "cells")
+    publish(ledger, tmp_path / "out", "cells")
+
+    cells = [run for run in server.runs.values() if run.name.startswith("cell-")]
+    assert sorted(("superseded" in run.tags, run.config["seeds"]) for run in cells) == [(False, [0, 1]), (True, [0])]
+    (summary,) = (run for run in server.runs.values() if run.name.endswith("-summary"))
+    assert len(summary.rows) == 2  # what it was before, and what it is now
+    assert server.unknown == []
