@@ -13,9 +13,9 @@ from pathlib import Path
 import yaml
 
 from orchestrator.entry_point import LaunchRequest
-from orchestrator.k8s.manifests import Manifest, Manifests, render, to_yaml
 from orchestrator.k8s.profile import ClusterProfile
 from orchestrator.k8s.profiles import load_profile
+from orchestrator.k8s.rendering.manifests import Manifest, Manifests, render, to_yaml
 from search_spaces.catalog import load_space
 
 FOLDER = Path(__file__).parent

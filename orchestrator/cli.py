@@ -13,7 +13,7 @@ from orchestrator.commands.completion import completion
 from orchestrator.commands.doctor import doctor
 from orchestrator.commands.fetch import fetch
 from orchestrator.commands.jobs import jobs
-from orchestrator.commands.k8s import k8s
+from orchestrator.commands.k8s.group import k8s
 from orchestrator.commands.launch import launch
 from orchestrator.commands.ledger import compact, verify
 from orchestrator.commands.phase import phase

@@ -176,7 +176,12 @@ class _Overseen:
 @contextmanager
 def _leased(options: LaunchOptions, stops: Stops) -> Iterator[_Overseen]:
     overseen = _Overseen()
-    with Lease(options.ledger.storage, overseen.progress, overseen.give_way):  # type: ignore[arg-type]
+    with Lease(
+        options.ledger.storage,
+        overseen.progress,  # type: ignore[arg-type]
+        overseen.give_way,
+        patient=options.patient,
+    ):
         yield overseen
 
 

@@ -35,6 +35,7 @@ class LaunchOptions:
         reuse: sweeps in the same storage whose finished runs are taken over.
         trainer: "module:function" that trains a pack; for measuring what is around it.
         calibration: file of measured speeds, for the estimate; None for that in the data folder.
+        patient: wait until it is known whether another launch of the sweep, which may have died, still lives.
         on_recorded: called when the ledger knows of the launch, before it trains; for what goes beside it.
     """
 
@@ -50,6 +51,7 @@ class LaunchOptions:
     reuse: tuple[str, ...] = ()
     trainer: str = WorkerSettings.trainer
     calibration: Path | None = None
+    patient: bool = False
     on_recorded: Callable[[], None] | None = None
 
     @property

@@ -31,6 +31,8 @@ from orchestrator.storage import MissingFileError, Storage, StorageError
 BEAT_SECONDS = 5.0
 DEAD_SECONDS = 30.0
 """A claim that was not rewritten for this long belongs to a launch that is gone."""
+LOOK_SECONDS = 1.0
+"""Between two looks at a launch that may have died."""
 TRIES = 4
 """Times that launches which come together withdraw and try again."""
 
@@ -75,6 +77,7 @@ class Lease:
         storage: the sweep's folder.
         progress: asked at every beat for what `status` shows of the launch.
         on_loss: called once, from the beating thread, when another launch has taken over.
+        patient: wait until it is known whether a launch on another host, which may have died, still lives.
     """
 
     def __init__(
@@ -82,8 +85,10 @@ class Lease:
         storage: Storage,
         progress: Callable[[], Mapping[str, Any]] = dict,
         on_loss: Callable[[], None] = lambda: None,
+        *,
+        patient: bool = False,
     ) -> None:
-        self._storage, self._progress, self._on_loss = storage, progress, on_loss
+        self._storage, self._progress, self._on_loss, self._patient = storage, progress, on_loss, patient
         self._claim = _own_claim()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._beat_on, name="lease", daemon=True)
@@ -96,7 +101,8 @@ class Lease:
             LeaseHeldError: another live launch has it.
             StorageError: storage cannot be written.
         """
-        for attempt in range(TRIES):
+        tries, beats = 0, dict[str, float]()
+        while True:
             self._write(self._claim)
             rivals = self._rivals()
             if not rivals:
@@ -105,11 +111,14 @@ class Lease:
                 self._thread.start()
                 return self
             self._storage.delete(self._claim.path)
-            rival = next((claim for claim in rivals if claim.holding), rivals[0])
-            if rival.holding or attempt == TRIES - 1:
+            rival, beat = next((each for each in rivals if each[0].holding), rivals[0])
+            if rival.holding and self._patient and beats.setdefault(rival.claim_id, beat) == beat:
+                time.sleep(LOOK_SECONDS)
+                continue
+            tries += 1
+            if rival.holding or tries == TRIES:
                 raise LeaseHeldError(_held_message(self._storage, rival))
-            time.sleep(random.uniform(0.2, 1.0) * (attempt + 1))
-        raise AssertionError("unreachable")
+            time.sleep(random.uniform(0.2, 1.0) * tries)
 
     def __exit__(self, *exception: object) -> None:
         self._stop.set()
@@ -121,7 +130,7 @@ class Lease:
         while not self._stop.wait(BEAT_SECONDS):
             try:
                 self._write(replace(self._claim, progress=self._progress()))
-                later = [rival for rival in self._rivals() if rival.holding and rival.since >= self._claim.since]
+                later = [rival for rival, _ in self._rivals() if rival.holding and rival.since >= self._claim.since]
             except StorageError:
                 continue  # storage that is gone for a while; workers have their own patience
             if later:
@@ -132,8 +141,11 @@ class Lease:
     def _write(self, claim: Claim) -> None:
         self._storage.write(claim.path, json.dumps(asdict(claim)).encode())
 
-    def _rivals(self) -> list[Claim]:
-        """Live claims of others; dead ones are cleared away. Call it right after writing one's own."""
+    def _rivals(self) -> list[tuple[Claim, float]]:
+        """Live claims of others, with the times when they were written; dead ones are cleared away.
+
+        Call it right after writing one's own.
+        """
         files = self._storage.list(paths.LEASE)
         now = max((file.modified for file in files if file.path == self._claim.path), default=None)
         if now is None:  # someone took us for dead and cleared our claim away
@@ -146,7 +158,7 @@ class Lease:
             if now - file.modified >= DEAD_SECONDS or (claim is not None and claim.is_dead_here()):
                 self._storage.delete(file.path)
             elif claim is not None:
-                live.append(claim)
+                live.append((claim, file.modified))
         return live
 
 

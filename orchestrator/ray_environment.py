@@ -21,3 +21,7 @@ RAY_ENVIRONMENT = {
     **NODE_ENVIRONMENT,
 }
 """What a launch sets before it starts or joins a cluster."""
+
+JOB_STOP_SECONDS = 300
+"""From SIGTERM to SIGKILL when a job is stopped (RAY_JOB_STOP_WAIT_TIME_S): Ray's own 3 s are too few to save what is
+in training."""

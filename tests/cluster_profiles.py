@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from orchestrator.entry_point import LaunchRequest
-from orchestrator.k8s.manifests import Manifests, render
 from orchestrator.k8s.profile import ClusterProfile
+from orchestrator.k8s.rendering.manifests import Manifests, render
 from search_spaces.catalog import load_space
 
 IMAGE = f"registry.example.org/bo-sweep@sha256:{'0123456789abcdef' * 4}"

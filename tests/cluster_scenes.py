@@ -6,8 +6,8 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from orchestrator.k8s.names import INSTANCE, NAME, PRODUCT, QUEUE, sweep_labels
-from orchestrator.k8s.observed import Event, Picture
-from orchestrator.k8s.picture import events_of
+from orchestrator.k8s.watching.observed import Event, Picture
+from orchestrator.k8s.watching.picture import events_of
 
 SWEEP, JOB, CLUSTER = "digits-grid", "digits-grid-0a1b2c3d", "digits-grid-0a1b2c3d-x7k2p"
 HEAD, WORKERS, SUBMITTER = (

@@ -15,9 +15,9 @@ import pytest
 import yaml
 
 from orchestrator.entry_point import LaunchRequest
-from orchestrator.k8s.manifests import render
-from orchestrator.k8s.mounts import Mounts
 from orchestrator.k8s.profile import ClusterProfile, Results, Workers
+from orchestrator.k8s.rendering.manifests import render
+from orchestrator.k8s.rendering.mounts import Mounts
 from orchestrator.ledger import ATTEMPTS_PER_LAUNCH, Ledger
 from search_spaces.catalog import load_space
 from tests.ray_cluster import PATIENCE_SECONDS, TokenCluster, end_group, token_cluster

@@ -25,14 +25,14 @@ from orchestrator import paths
 from orchestrator.commands.fetch import fetch as fetch_command
 from orchestrator.entry_point import LaunchRequest
 from orchestrator.fetch import fetch
-from orchestrator.k8s import claim_storage
-from orchestrator.k8s.api import Api, ClusterError, Connection, connect
-from orchestrator.k8s.claim_storage import ClaimStorage
-from orchestrator.k8s.mounts import Mounts
+from orchestrator.k8s.client.api import Api, ClusterError, Connection, connect
+from orchestrator.k8s.client.retrying import Retries
+from orchestrator.k8s.fetching import claim_storage
+from orchestrator.k8s.fetching.claim_storage import ClaimStorage
+from orchestrator.k8s.fetching.reader import PORT, reader_job, reader_pod
+from orchestrator.k8s.fetching.results import object_results, open_results
 from orchestrator.k8s.profile import ClusterProfile, Results
-from orchestrator.k8s.reader import PORT, reader_job, reader_pod
-from orchestrator.k8s.results import object_results, open_results
-from orchestrator.k8s.retrying import Retries
+from orchestrator.k8s.rendering.mounts import Mounts
 from orchestrator.lease import Lease
 from orchestrator.ledger import Ledger
 from orchestrator.object_storage import ObjectStorage
@@ -59,7 +59,7 @@ def target(tmp_path: Path) -> Storage:
 @contextmanager
 def served(root: Path, *options: str) -> Iterator[str]:
     """The server of the reader pod in a process of its own; gives its address."""
-    command = [sys.executable, "-m", "orchestrator.k8s.file_server", str(root), "--port", "0", *options]
+    command = [sys.executable, "-m", "orchestrator.k8s.fetching.file_server", str(root), "--port", "0", *options]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT) as process:
         assert process.stdout is not None
         try:
@@ -143,10 +143,10 @@ def test_the_server_gives_nothing_outside_its_folder_and_takes_nothing(tmp_path:
 
 
 def test_the_server_leaves_when_nobody_asks_and_starts_light(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "orchestrator.k8s.file_server", str(tmp_path), "--port", "0"]
+    command = [sys.executable, "-m", "orchestrator.k8s.fetching.file_server", str(tmp_path), "--port", "0"]
     result = subprocess.run([*command, "--idle-minutes", "0.01"], cwd=ROOT, timeout=20, check=True, capture_output=True)
     assert result.stdout.startswith(b"http://127.0.0.1:")
-    code = "import sys, orchestrator.k8s.file_server\nprint(*{name.split('.')[0] for name in sys.modules})"
+    code = "import sys, orchestrator.k8s.fetching.file_server\nprint(*{name.split('.')[0] for name in sys.modules})"
     loaded = subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True, text=True).stdout
     assert not {"torch", "ray", "pyarrow", "polars", "pydantic", "numpy", "click"} & set(loaded.split())
     result = subprocess.run([*command[:3], str(tmp_path / "none")], cwd=ROOT, check=False, capture_output=True)
@@ -317,7 +317,7 @@ def test_a_sweep_comes_out_of_a_claim_and_leaves_no_trace(
         ("DELETE", "jobs"),
     }
     assert files_below(tmp_path / "claim") == before
-    assert kubelet.commands == [["python", "-m", "orchestrator.k8s.file_server", "/results", "--port", "8000"]]
+    assert kubelet.commands == [["python", "-m", "orchestrator.k8s.fetching.file_server", "/results", "--port", "8000"]]
     go_on(source, RUNS[4])
     assert not document["live"]
     with Lease(source.storage):
@@ -567,7 +567,7 @@ def test_the_command_and_the_question_start_light(tmp_path: Path) -> None:
     code = (
         "import sys\nfrom orchestrator.commands.fetch import fetch\n"
         "try: fetch(['nothing', '--to', 'here'])\nexcept SystemExit: pass\n"
-        "import orchestrator.k8s.results\n"
+        "import orchestrator.k8s.fetching.results\n"
         "print('LOADED', *sorted({name.split('.')[0] for name in sys.modules}))"
     )
     result = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)

@@ -15,7 +15,7 @@ import pytest
 import yaml
 from aiohttp import web
 
-from orchestrator.k8s.api import (
+from orchestrator.k8s.client.api import (
     Api,
     ClusterError,
     ConflictError,
@@ -25,7 +25,7 @@ from orchestrator.k8s.api import (
     RejectedError,
     connect,
 )
-from orchestrator.k8s.retrying import Retries
+from orchestrator.k8s.client.retrying import Retries
 from tests.kubernetes_api import FakeCluster
 from tests.kubernetes_api.certificates import make_certificate
 from tests.kubernetes_api.server import TOKEN
@@ -93,7 +93,7 @@ def test_in_a_pod_the_service_account_is_used(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr("kubernetes.config.incluster_config.SERVICE_TOKEN_FILENAME", str(tmp_path / "token"))
     monkeypatch.setattr("kubernetes.config.SERVICE_TOKEN_FILENAME", str(tmp_path / "token"), raising=False)
     monkeypatch.setattr("kubernetes.config.incluster_config.SERVICE_CERT_FILENAME", str(certificate))
-    monkeypatch.setattr("orchestrator.k8s.connect.SERVICE_ACCOUNT_FOLDER", tmp_path)
+    monkeypatch.setattr("orchestrator.k8s.client.connect.SERVICE_ACCOUNT_FOLDER", tmp_path)
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.delenv("KUBECONFIG", raising=False)
     with FakeCluster(tls=context) as cluster:

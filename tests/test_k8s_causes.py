@@ -6,9 +6,9 @@ import itertools
 
 import pytest
 
-from orchestrator.k8s.causes import explain
-from orchestrator.k8s.observed import Picture
-from orchestrator.k8s.unschedulable import obstacles
+from orchestrator.k8s.watching.causes import explain
+from orchestrator.k8s.watching.observed import Picture
+from orchestrator.k8s.watching.unschedulable import obstacles
 from tests.cluster_scenes import (
     CLUSTER,
     HEAD,

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from orchestrator.k8s.causes import explain
+from orchestrator.k8s.watching.causes import explain
 from tests.cluster_scenes import (
     CLUSTER,
     HEAD,

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 import yaml
 
-from orchestrator.k8s.manifests import RenderError, render
-from orchestrator.k8s.mounts import Mounts
-from orchestrator.k8s.pods import reader_pod_spec
+from orchestrator.k8s.rendering.manifests import RenderError, render
+from orchestrator.k8s.rendering.mounts import Mounts
+from orchestrator.k8s.rendering.pods import reader_pod_spec
 from orchestrator.ray_environment import NODE_ENVIRONMENT, RAY_ENVIRONMENT
 from tests.cluster_profiles import (
     DATA,

@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.k8s.api import Api, ClusterError, Connection, ForbiddenError, connect
-from orchestrator.k8s.follow import last_progress, launch_lines, merged_lines
-from orchestrator.k8s.log_stream import pod_lines
-from orchestrator.k8s.patience import Patience
-from orchestrator.k8s.picture import look
-from orchestrator.k8s.retrying import Retries
+from orchestrator.k8s.client.api import Api, ClusterError, Connection, ForbiddenError, connect
+from orchestrator.k8s.client.retrying import Retries
+from orchestrator.k8s.watching.follow import last_progress, launch_lines, merged_lines
+from orchestrator.k8s.watching.log_stream import pod_lines
+from orchestrator.k8s.watching.patience import Patience
+from orchestrator.k8s.watching.picture import look
 from tests.cluster_scenes import HEAD, JOB, SUBMITTER, SWEEP, WORKERS, container, pod, rayjob
 from tests.kubernetes_api import FakeCluster
 from tests.kubernetes_api.certificates import make_certificate

@@ -13,10 +13,10 @@ import pytest
 import yaml
 from click.testing import CliRunner, Result
 
-from orchestrator.commands.k8s import k8s
+from orchestrator.commands.k8s.group import k8s
 from orchestrator.commands.k8s.options import ClusterChoice, ConnectionChoice
-from orchestrator.k8s.manifests import render
 from orchestrator.k8s.profiles import EXAMPLE, ProfileError, load_profile, profile_names, profiles_file
+from orchestrator.k8s.rendering.manifests import render
 from search_spaces.explain import apply_override
 from tests.cluster_profiles import GPU_NODES, IMAGE, launch
 
@@ -257,7 +257,7 @@ def test_refusals_print_one_message_and_nothing_on_stdout(arguments: list[str], 
 
 def test_render_imports_neither_torch_nor_ray_nor_the_client(file: Path) -> None:
     code = (
-        "import sys\nfrom orchestrator.commands.k8s import k8s\n"
+        "import sys\nfrom orchestrator.commands.k8s.group import k8s\n"
         "try: k8s(['render', 'digits-grid'])\nexcept SystemExit: pass\n"
         "print('LOADED', *sorted({name.split('.')[0] for name in sys.modules}))"
     )

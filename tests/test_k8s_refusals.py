@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from orchestrator.k8s.names import label_problems, sweep_name_problems
-from orchestrator.k8s.refusals import refusals
+from orchestrator.k8s.rendering.refusals import refusals
 from tests.cluster_profiles import rayjob_of, rendered
 
 Change = Callable[[dict[str, Any]], Any]

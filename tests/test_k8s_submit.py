@@ -10,13 +10,13 @@ import pytest
 
 from orchestrator.commands.options import INFRASTRUCTURE, USAGE, Failure, user_errors
 from orchestrator.entry_point import LaunchRequest
-from orchestrator.k8s.api import Api, ClusterError, ConflictError, Connection, connect
+from orchestrator.k8s.client.api import Api, ClusterError, ConflictError, Connection, connect
+from orchestrator.k8s.client.retrying import Retries
 from orchestrator.k8s.launch import ClusterLaunch, launch_on_kubernetes
 from orchestrator.k8s.names import INSTANCE
 from orchestrator.k8s.profile import ClusterProfile
-from orchestrator.k8s.retrying import Retries
-from orchestrator.k8s.submission import OtherJobError, Submitted, submit
-from orchestrator.k8s.waiting import End, wait
+from orchestrator.k8s.submitting.submission import OtherJobError, Submitted, submit
+from orchestrator.k8s.submitting.waiting import End, wait
 from search_spaces.catalog import load_space
 from tests.kubernetes_api import FakeCluster
 

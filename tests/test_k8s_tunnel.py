@@ -15,9 +15,9 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.k8s import relay
-from orchestrator.k8s.api import Api, Connection, ForbiddenError, NotFoundError, connect
-from orchestrator.k8s.tunnel import Tunnel, forwarded
+from orchestrator.k8s.client.api import Api, Connection, ForbiddenError, NotFoundError, connect
+from orchestrator.k8s.watching import relay
+from orchestrator.k8s.watching.tunnel import Tunnel, forwarded
 from tests.cluster_scenes import HEAD, pod
 from tests.kubernetes_api import FakeCluster
 from tests.kubernetes_api.certificates import make_certificate

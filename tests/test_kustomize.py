@@ -18,10 +18,10 @@ from click.testing import CliRunner
 
 from orchestrator.commands.k8s.render import render as render_command
 from orchestrator.entry_point import LaunchRequest
-from orchestrator.k8s.manifests import Manifests, render
 from orchestrator.k8s.names import SPEC_HASH
 from orchestrator.k8s.profile import ClusterProfile, Spot
 from orchestrator.k8s.profiles import load_profile, profile_names
+from orchestrator.k8s.rendering.manifests import Manifests, render
 from search_spaces.catalog import load_space
 from tests.kubernetes_api.kinds import BY_NAME
 from tests.kubernetes_api.validation import check

@@ -160,7 +160,7 @@ def test_ctrl_c_detaches_and_the_job_goes_on(
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("orchestrator.k8s.waiting.wait", interrupted)
+    monkeypatch.setattr("orchestrator.k8s.submitting.waiting.wait", interrupted)
     result = launch("--wait")
     (name,) = cluster.names("RayJob")
     assert result.exit_code == 0

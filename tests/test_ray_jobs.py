@@ -22,10 +22,11 @@ from click.testing import CliRunner
 from orchestrator.commands.jobs import jobs
 from orchestrator.entry_point import LaunchRequest
 from orchestrator.ledger import ATTEMPTS_PER_LAUNCH, Ledger
+from orchestrator.ray_environment import JOB_STOP_SECONDS
 from orchestrator.ray_jobs.connection import connect, takes_jobs
 from orchestrator.ray_jobs.jobs import wait_for_job
 from orchestrator.ray_jobs.logs import follow_logs, job_log
-from orchestrator.ray_jobs.parcel import STOP_SECONDS, pack
+from orchestrator.ray_jobs.parcel import pack
 from orchestrator.ray_jobs.submission import launch_as_ray_job, submit_job
 from orchestrator.ray_jobs.wheel import Code, running_code, write_wheel
 from search_spaces.catalog import load_space
@@ -121,7 +122,7 @@ class TestParcel:
 
     def test_stopping_leaves_time_to_save(self, tmp_path: Path) -> None:
         environment = pack(request(), "/shared", None).runtime_environment(tmp_path)
-        assert environment["env_vars"]["RAY_JOB_STOP_WAIT_TIME_S"] == str(STOP_SECONDS)
+        assert environment["env_vars"]["RAY_JOB_STOP_WAIT_TIME_S"] == str(JOB_STOP_SECONDS)
         assert environment.keys() == {"working_dir", "env_vars"}
 
 

@@ -99,8 +99,8 @@ def _named_storage(url: str) -> Iterator[Storage]:
 @contextmanager
 def _cluster_results(cluster: ConnectionChoice) -> Iterator[Storage]:
     from orchestrator.console import LOG
-    from orchestrator.k8s.api import connect
-    from orchestrator.k8s.results import open_results
+    from orchestrator.k8s.client.api import connect
+    from orchestrator.k8s.fetching.results import open_results
 
     profile = _profile(cluster)
     api = connect(connection_of(profile, cluster.kubeconfig)) if profile.results.claim else None

@@ -87,17 +87,17 @@ def launch(
     """
     from orchestrator.commands import launch_elsewhere, launch_here
     from orchestrator.entry_point import LaunchRequest
+    from orchestrator.ray_jobs.connection import takes_jobs
 
     with user_errors():
         overrides = with_gpus(overrides, gpus_per_run)
         parsed = load(space, overrides, seeds)
         request = LaunchRequest(space=parsed, sweep=name or parsed.name, **asked)
         as_given = launch_here.AsGiven(space, overrides, seeds, name, storage)
-        elsewhere = launch_elsewhere.is_job_api(address)
         _check(where, address, cluster, kubeconfig, wait=wait, server=dry_run == "server")
         if where == "k8s":
             launch_elsewhere.on_kubernetes(request, as_given, cluster, kubeconfig, dry_run, wait=wait, as_json=as_json)
-        elif elsewhere:
+        elif takes_jobs(address):
             data = None if data_folder is None else str(data_folder)
             launch_elsewhere.as_ray_job(
                 request, as_given, f"{address}", data, dry_run=dry_run is not None, wait=wait, as_json=as_json
@@ -117,7 +117,7 @@ def _check(
     server: bool,
 ) -> None:
     """Options that go together, and those that do not. Raises ValueError with all problems."""
-    from orchestrator.commands.launch_elsewhere import is_job_api
+    from orchestrator.ray_jobs.connection import takes_jobs
 
     problems = []
     if where == "k8s":
@@ -134,7 +134,7 @@ def _check(
             problems.append(f"{', '.join(lonely)}: only with --on k8s")
         if server:
             problems.append("--dry-run=server asks a Kubernetes cluster: only with --on k8s")
-        if wait and not is_job_api(address):
+        if wait and not takes_jobs(address):
             problems.append("--wait is for launches elsewhere (--on k8s, --address http://...); here it always waits")
     if problems:
         raise ValueError("\n".join(problems))

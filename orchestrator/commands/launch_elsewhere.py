@@ -16,19 +16,13 @@ if TYPE_CHECKING:
     from orchestrator.commands.k8s.options import ClusterChoice
     from orchestrator.commands.launch_here import AsGiven
     from orchestrator.entry_point import LaunchRequest
-    from orchestrator.k8s.api import Api
+    from orchestrator.k8s.client.api import Api
     from orchestrator.k8s.launch import ClusterLaunch
     from orchestrator.k8s.profile import ClusterProfile
     from orchestrator.storage import Storage
 
-JOB_API = ("http://", "https://", "ray://")
 LAST_LINES_SECONDS = 15.0
 """After the end of a launch, for what it wrote last to arrive."""
-
-
-def is_job_api(address: str | None) -> bool:
-    """Whether an address is one that jobs are sent to, and not of a cluster to join."""
-    return address is not None and address.startswith(JOB_API)
 
 
 def on_kubernetes(
@@ -72,11 +66,11 @@ def on_kubernetes(
     if dry_run or launched.submitted is None:
         print_next(go_on)
         return
-    fetch = f"bo-sweep fetch {request.sweep} --on k8s --to fetched{reach}"
+    fetch = f"bo-sweep fetch {shlex.quote(request.sweep)} --on k8s --to fetched{reach}"
     if launched.submitted.state == "complete":
         print_next(fetch)
         return
-    status, logs = (f"bo-sweep k8s {command} {request.sweep}{reach}" for command in ("status", "logs"))
+    status, logs = (f"bo-sweep k8s {command} {shlex.quote(request.sweep)}{reach}" for command in ("status", "logs"))
     if not wait:
         print_next(status, logs, fetch)
         return
@@ -129,7 +123,9 @@ def as_ray_job(
     else:
         words = {"submitted": "submitted", "attached": "runs already", "complete": "complete: nothing to submit"}
         RESULTS.print(f"{submitted.job_id or submitted.sweep}: {words[submitted.state]}", markup=False)
-    status, logs = (f"bo-sweep jobs {command} {request.sweep} --address {address}" for command in ("status", "logs"))
+    status, logs = (
+        f"bo-sweep jobs {command} {shlex.quote(request.sweep)} --address {address}" for command in ("status", "logs")
+    )
     phase = again("phase", request.sweep, given.storage)
     if submitted.job_id is None or not wait:
         print_next(*([phase] if submitted.job_id is None else [status, logs]))
@@ -164,10 +160,10 @@ def _detached(name: str, *commands: str) -> Iterator[None]:
 def _follow_on_kubernetes(api: Api, name: str, sweep: str) -> tuple[str, str]:
     """Show what the launch writes until its RayJob has ended; how it ended, and KubeRay's reason."""
     from orchestrator.console import LOG
-    from orchestrator.k8s.errors import ClusterError
-    from orchestrator.k8s.follow import launch_lines
-    from orchestrator.k8s.picture import job_of
-    from orchestrator.k8s.waiting import state_in_words, wait
+    from orchestrator.k8s.client.errors import ClusterError
+    from orchestrator.k8s.submitting.waiting import state_in_words, wait
+    from orchestrator.k8s.watching.follow import launch_lines
+    from orchestrator.k8s.watching.picture import job_of
 
     def show() -> None:
         try:
@@ -204,7 +200,7 @@ def _complete(request: LaunchRequest, api: Api, profile: ClusterProfile) -> bool
 
 def _results(api: Api, profile: ClusterProfile) -> Any:
     from orchestrator.console import LOG
-    from orchestrator.k8s.results import open_results
+    from orchestrator.k8s.fetching.results import open_results
 
     return open_results(api, profile, tell=lambda words: LOG.print(words, markup=False))
 

@@ -77,7 +77,7 @@ def run(
     from orchestrator.launch_plan import plan_launch
     from orchestrator.summaries import diagram_document, plan_document, print_diagram, print_plan
 
-    options = _options(request, given, placement)
+    options = replace(_options(request, given, placement), patient=as_job)
     target = _target(request)
     if dry_run and target:
         _print_preview(request, options, target, as_json)
@@ -99,15 +99,18 @@ def run(
     status = again("status", request.sweep, given.storage)
     if outcome.stopped_by:
         LOG.print(f"Stopped before the end: {outcome.stopped_by}.")
-        print_next(go_on + _placement(request, placement.address), status)
+        if not as_job:
+            print_next(go_on + _placement(request, placement.address), status)
         raise SystemExit(0 if as_job and outcome.budget_spent else STOPPED)
+    if as_job:
+        return  # who submitted it is told there how to go on
     print_next(
         *([f"{go_on} --retry-failed", f"{status} --failures"] if failed else []),
         status,
         again("phase", request.sweep, given.storage) + " --metric excess_risk --format pdf",
         f"{given.again(seeds=len(request.space.seeds) + 2)}    # trains only the new seeds",
     )
-    if failed and not as_job:
+    if failed:
         raise SystemExit(SOME_RUNS_FAILED)
 
 

@@ -7,14 +7,14 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from orchestrator.entry_point import LaunchRequest
-from orchestrator.k8s.api import Api, connect
-from orchestrator.k8s.connect import Connection
-from orchestrator.k8s.manifests import Manifests, render
-from orchestrator.k8s.mounts import Mounts
-from orchestrator.k8s.preflight import preflight
+from orchestrator.k8s.client.api import Api, connect
+from orchestrator.k8s.client.connect import Connection
+from orchestrator.k8s.client.retrying import Retries
 from orchestrator.k8s.profile import ClusterProfile
-from orchestrator.k8s.retrying import Retries
-from orchestrator.k8s.submission import Submitted, submit
+from orchestrator.k8s.rendering.manifests import Manifests, render
+from orchestrator.k8s.rendering.mounts import Mounts
+from orchestrator.k8s.submitting.preflight import preflight
+from orchestrator.k8s.submitting.submission import Submitted, submit
 
 
 @dataclass(frozen=True)

@@ -140,7 +140,7 @@ def job_status(cluster: RayCluster, job_id: str) -> SweepJob:
 def stop_job(cluster: RayCluster, job_id: str) -> bool:
     """Ask a job to save what is in training and to end; returns at once. False where it had ended before.
 
-    It has `parcel.STOP_SECONDS` to do so. Raises UnknownJobError, RayJobError.
+    It has `JOB_STOP_SECONDS` to do so. Raises UnknownJobError, RayJobError.
     """
     return not job_status(cluster, job_id).is_over and bool(cluster.ask("stop_job", job_id))
 

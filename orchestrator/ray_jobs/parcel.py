@@ -10,14 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.entry_point import LaunchRequest
-from orchestrator.ray_environment import NODE_ENVIRONMENT
+from orchestrator.ray_environment import JOB_STOP_SECONDS, NODE_ENVIRONMENT
 from orchestrator.ray_jobs.wheel import Code, running_code, write_wheel
 from orchestrator.storage import open_storage
 from search_spaces.spec import SearchSpace
 
 SPACE_FILE = "space.yaml"
-STOP_SECONDS = 300
-"""From SIGTERM to SIGKILL when a job is stopped. Ray's own 3 s are too few to save what is in training."""
 
 
 @dataclass(frozen=True)
@@ -83,7 +81,7 @@ class Parcel:
         return {
             "working_dir": str(archive),
             "env_vars": {
-                "RAY_JOB_STOP_WAIT_TIME_S": str(STOP_SECONDS),  # read by the process that starts and stops the driver
+                "RAY_JOB_STOP_WAIT_TIME_S": str(JOB_STOP_SECONDS),  # read by what starts and stops the driver
                 "RAY_CHDIR_TO_TRIAL_DIR": "0",  # workers stay in the working folder, where the label file is
                 **{name: value for name, value in NODE_ENVIRONMENT.items() if name.startswith("MALLOC_")},
             },

@@ -115,9 +115,8 @@ class Routes:
         return web.json_response({"kind": "APIVersions", "versions": ["v1"]})
 
     async def groups(self, _: web.Request) -> web.Response:
-        others = [{"name": name} for name in sorted(self._cluster.groups_of_other_versions)]
-        served = groups(self._cluster.kinds)
-        served["groups"] += others
+        served: dict[str, Any] = groups(self._cluster.kinds)
+        served["groups"] += [{"name": name} for name in sorted(self._cluster.groups_of_other_versions)]
         return web.json_response(served)
 
     async def resources(self, request: web.Request) -> web.Response:

@@ -12,7 +12,7 @@ from orchestrator.commands.k8s.options import ConnectionChoice, connection_optio
 from orchestrator.commands.options import user_errors
 
 if TYPE_CHECKING:
-    from orchestrator.k8s.api import Api
+    from orchestrator.k8s.client.api import Api
 
 REMEMBER_SECONDS = 5.0
 """How long the head that was found is taken to be the right one."""
@@ -34,10 +34,10 @@ def dashboard(sweep: str, port: int, open_browser: bool, cluster: ConnectionChoi
     """
     from orchestrator.commands.k8s.again import k8s_again
     from orchestrator.console import LOG, RESULTS, print_next
-    from orchestrator.k8s.api import connect
-    from orchestrator.k8s.picture import look
-    from orchestrator.k8s.stop import DASHBOARD_PORT, TOKEN_KEY, token_secret
-    from orchestrator.k8s.tunnel import Tunnel, open_websocket
+    from orchestrator.k8s.client.api import connect
+    from orchestrator.k8s.watching.picture import look
+    from orchestrator.k8s.watching.stop import DASHBOARD_PORT, TOKEN_KEY, token_secret
+    from orchestrator.k8s.watching.tunnel import Tunnel, open_websocket
 
     def tell(words: str) -> None:
         LOG.print(words, markup=False)
@@ -65,10 +65,10 @@ def dashboard(sweep: str, port: int, open_browser: bool, cluster: ConnectionChoi
 
 def _head_finder(api: Api, sweep: str) -> Callable[[], str]:
     """A function that names the head pod of the present attempt, and raises ClusterError while there is none."""
-    from orchestrator.k8s.api import ClusterError
-    from orchestrator.k8s.causes import explain
-    from orchestrator.k8s.picture import look
-    from orchestrator.k8s.troubles import is_ready
+    from orchestrator.k8s.client.api import ClusterError
+    from orchestrator.k8s.watching.causes import explain
+    from orchestrator.k8s.watching.picture import look
+    from orchestrator.k8s.watching.troubles import is_ready
 
     found: tuple[str, float] = ("", -REMEMBER_SECONDS)
 
@@ -102,9 +102,9 @@ def _once(tell: Callable[[str], None]) -> Callable[[str], None]:
 
 
 def _until_it_ends(api: Api, sweep: str, tell: Callable[[str], None]) -> None:
-    from orchestrator.k8s.observed import ENDED, deployment_of
-    from orchestrator.k8s.patience import Patience, patiently
-    from orchestrator.k8s.picture import sweeps_in
+    from orchestrator.k8s.watching.observed import ENDED, deployment_of
+    from orchestrator.k8s.watching.patience import Patience, patiently
+    from orchestrator.k8s.watching.picture import sweeps_in
 
     while True:
         job = patiently(lambda: sweeps_in(api).get(sweep), tell, Patience())

@@ -22,7 +22,7 @@ def doctor(cluster: ConnectionChoice, as_json: bool) -> None:
     from orchestrator.commands.k8s.again import k8s_again
     from orchestrator.console import LOG, RESULTS, print_json, print_next
     from orchestrator.doctor import document, has_failed, view
-    from orchestrator.k8s.cluster_doctor import examine_cluster
+    from orchestrator.k8s.doctor.cluster_doctor import examine_cluster
 
     with user_errors(), LOG.status("checking") as line:
         checks = examine_cluster(cluster.connection(), cluster.load(), lambda name: line.update(f"checking {name}"))

@@ -12,7 +12,7 @@ from orchestrator.commands.k8s.options import ConnectionChoice, connection_optio
 from orchestrator.commands.options import user_errors
 
 if TYPE_CHECKING:
-    from orchestrator.k8s.api import Api
+    from orchestrator.k8s.client.api import Api
 
 
 @click.command()
@@ -38,7 +38,7 @@ def logs(sweep: str, follow: bool, node: str, pod: str | None, tail: int | None,
     """
     from orchestrator.commands.k8s.again import k8s_again
     from orchestrator.console import LOG, print_next
-    from orchestrator.k8s.api import connect
+    from orchestrator.k8s.client.api import connect
 
     with user_errors():
         api = connect(cluster.connection())
@@ -56,9 +56,9 @@ def logs(sweep: str, follow: bool, node: str, pod: str | None, tail: int | None,
 
 def _lines(api: Api, sweep: str, follow: bool, node: str, pod: str | None, tail: int | None) -> Iterator[str]:
     from orchestrator.console import LOG
-    from orchestrator.k8s.follow import launch_lines, merged_lines
-    from orchestrator.k8s.log_stream import pod_lines
-    from orchestrator.k8s.picture import job_of, look
+    from orchestrator.k8s.watching.follow import launch_lines, merged_lines
+    from orchestrator.k8s.watching.log_stream import pod_lines
+    from orchestrator.k8s.watching.picture import job_of, look
 
     def tell(words: str) -> None:
         LOG.print(words, markup=False)

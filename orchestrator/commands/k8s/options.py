@@ -13,7 +13,7 @@ import click
 from orchestrator.commands.options import Command, all_of
 
 if TYPE_CHECKING:
-    from orchestrator.k8s.connect import Connection
+    from orchestrator.k8s.client.connect import Connection
     from orchestrator.k8s.profile import ClusterProfile
 
 
@@ -82,7 +82,7 @@ class ConnectionChoice:
         """How to reach it: as the command line says, else as the profile does, else as kubectl would."""
         profile = self.load()
         if profile is None:
-            from orchestrator.k8s.connect import Connection
+            from orchestrator.k8s.client.connect import Connection
 
             return Connection(self.kubeconfig, self.context, self.namespace)
         return connection_of(profile, self.kubeconfig)
@@ -90,7 +90,7 @@ class ConnectionChoice:
 
 def connection_of(profile: ClusterProfile, kubeconfig: Path | None = None) -> Connection:
     """How to reach the cluster of a profile."""
-    from orchestrator.k8s.connect import Connection
+    from orchestrator.k8s.client.connect import Connection
 
     return Connection(kubeconfig, profile.context, profile.namespace)
 

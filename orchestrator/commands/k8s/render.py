@@ -51,8 +51,8 @@ def render(
     """
     from orchestrator.console import LOG, print_json, print_next
     from orchestrator.entry_point import LaunchRequest
-    from orchestrator.k8s.documents import to_yaml
-    from orchestrator.k8s.manifests import render as render_manifests
+    from orchestrator.k8s.rendering.documents import to_yaml
+    from orchestrator.k8s.rendering.manifests import render as render_manifests
 
     with user_errors():
         parsed = load(space, with_gpus(overrides, gpus_per_run), seeds)

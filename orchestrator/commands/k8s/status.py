@@ -11,7 +11,7 @@ from orchestrator.commands.k8s.options import ConnectionChoice, connection_optio
 from orchestrator.commands.options import json_option, user_errors
 
 if TYPE_CHECKING:
-    from orchestrator.k8s.api import Api
+    from orchestrator.k8s.client.api import Api
 
 WATCH_SECONDS = 2.0
 ENDED = ("done", "stopped", "failed", "deleted")
@@ -31,8 +31,8 @@ def status(sweep: str | None, watch: bool, cluster: ConnectionChoice, as_json: b
     Example:  bo-sweep k8s status imagenet-grid --watch
     """
     from orchestrator.console import RESULTS, print_json
-    from orchestrator.k8s.api import connect
-    from orchestrator.k8s.launch_status import status_view
+    from orchestrator.k8s.client.api import connect
+    from orchestrator.k8s.watching.launch_status import status_view
 
     with user_errors():
         api = connect(cluster.connection())
@@ -50,10 +50,10 @@ def status(sweep: str | None, watch: bool, cluster: ConnectionChoice, as_json: b
 
 
 def _read(api: Api, sweep: str) -> dict[str, Any]:
-    from orchestrator.k8s.causes import explain
-    from orchestrator.k8s.follow import last_progress
-    from orchestrator.k8s.launch_status import status_document
-    from orchestrator.k8s.picture import look
+    from orchestrator.k8s.watching.causes import explain
+    from orchestrator.k8s.watching.follow import last_progress
+    from orchestrator.k8s.watching.launch_status import status_document
+    from orchestrator.k8s.watching.picture import look
 
     picture = look(api, sweep)
     return status_document(picture, explain(picture), last_progress(api, picture))
@@ -61,9 +61,9 @@ def _read(api: Api, sweep: str) -> dict[str, Any]:
 
 def _list(api: Api, as_json: bool) -> None:
     from orchestrator.console import LOG, RESULTS, print_json, print_next
-    from orchestrator.k8s.causes import explain
-    from orchestrator.k8s.launch_status import status_document, sweeps_table
-    from orchestrator.k8s.picture import picture_of, sweeps_in
+    from orchestrator.k8s.watching.causes import explain
+    from orchestrator.k8s.watching.launch_status import status_document, sweeps_table
+    from orchestrator.k8s.watching.picture import picture_of, sweeps_in
 
     documents = []
     for sweep, job in sweeps_in(api).items():
@@ -85,8 +85,8 @@ def _watch(api: Api, sweep: str, document: dict[str, Any]) -> dict[str, Any]:
     from rich.live import Live
 
     from orchestrator.console import LOG, RESULTS
-    from orchestrator.k8s.launch_status import status_view
-    from orchestrator.k8s.patience import Patience, patiently
+    from orchestrator.k8s.watching.launch_status import status_view
+    from orchestrator.k8s.watching.patience import Patience, patiently
 
     def read() -> dict[str, Any]:
         try:

@@ -22,8 +22,8 @@ def stop(sweep: str, cluster: ConnectionChoice, as_json: bool) -> None:
     """
     from orchestrator.commands.k8s.again import k8s_again
     from orchestrator.console import LOG, print_json, print_next
-    from orchestrator.k8s.api import connect
-    from orchestrator.k8s.stop import stop as stop_launch
+    from orchestrator.k8s.client.api import connect
+    from orchestrator.k8s.watching.stop import stop as stop_launch
 
     with user_errors():
         stopped = stop_launch(connect(cluster.connection()), sweep)
@@ -54,10 +54,10 @@ def delete(sweep: str, yes: bool, cluster: ConnectionChoice, as_json: bool) -> N
     Example:  bo-sweep k8s delete imagenet-grid --yes
     """
     from orchestrator.console import LOG, print_json, print_next
-    from orchestrator.k8s.api import connect
-    from orchestrator.k8s.observed import ENDED, deployment_of
-    from orchestrator.k8s.picture import job_of
-    from orchestrator.k8s.stop import delete as delete_sweep
+    from orchestrator.k8s.client.api import connect
+    from orchestrator.k8s.watching.observed import ENDED, deployment_of
+    from orchestrator.k8s.watching.picture import job_of
+    from orchestrator.k8s.watching.stop import delete as delete_sweep
 
     with user_errors():
         api = connect(cluster.connection())

@@ -1,0 +1,1 @@
+"""The API of a cluster, in the few words that sweeps need."""

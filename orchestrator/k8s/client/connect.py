@@ -1,0 +1,128 @@
+"""From what the user said to a client of the right cluster: by kubeconfig and context, or by the pod's own account."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from orchestrator.k8s.client.errors import ClusterError
+
+SERVICE_ACCOUNT_FOLDER = Path("/var/run/secrets/kubernetes.io/serviceaccount")
+
+
+@dataclass(frozen=True)
+class Connection:
+    """What the user said about the cluster; the rest is as kubectl has it.
+
+    Attributes:
+        kubeconfig: None for the files in $KUBECONFIG, else ~/.kube/config, else the pod's service account.
+        context: of the kubeconfig; None for the current one.
+        namespace: None for that of the context, else "default".
+    """
+
+    kubeconfig: Path | None = None
+    context: str | None = None
+    namespace: str | None = None
+
+
+class ContextError(ValueError):
+    """No such context; the message names those there are."""
+
+
+def client_for(connection: Connection) -> tuple[Any, str]:
+    """The official client, and the namespace. Nothing is sent yet, but a plugin for credentials may run.
+
+    Raises:
+        ValueError: no such context.
+        ClusterError: no kubeconfig, one that cannot be used, no credentials.
+    """
+    try:
+        from kubernetes.client import ApiClient, Configuration
+        from kubernetes.config import ConfigException
+        from yaml import YAMLError
+    except ImportError as error:
+        raise ClusterError("the client for Kubernetes is missing: pip install 'bo-sweep[kubernetes]'") from error
+
+    configuration = type.__call__(Configuration)  # not a copy of a default that someone may have set
+    paths = _paths(connection.kubeconfig)
+    try:
+        with _logged_errors() as errors:
+            if any(path.exists() for path in paths):
+                namespace = _from_files(configuration, paths, connection.context)
+            else:
+                namespace = _from_pod(configuration, paths, connection)
+    except (ClusterError, ContextError):
+        raise
+    except (ConfigException, OSError, YAMLError, AttributeError, LookupError, TypeError, ValueError) as error:
+        # Whatever else a file that someone wrote by hand makes the client stumble over.
+        raise ClusterError(f"the kubeconfig {_told(paths)} cannot be used: {error}") from error
+    if errors:  # the client only logs them, and would go on without credentials
+        raise ClusterError(f"no credentials from the kubeconfig {_told(paths)}: {'; '.join(errors)}")
+    configuration.retries = False  # Api knows which requests may be sent twice
+    return ApiClient(configuration=configuration), connection.namespace or namespace or "default"
+
+
+def _paths(given: Path | None) -> list[Path]:
+    if given is not None:
+        return [given.expanduser()]
+    named = [part for part in os.environ.get("KUBECONFIG", "").split(os.pathsep) if part]
+    return [Path(part).expanduser() for part in named] or [Path.home() / ".kube" / "config"]
+
+
+def _told(paths: list[Path]) -> str:
+    return os.pathsep.join(map(str, paths))
+
+
+def _from_files(configuration: Any, paths: list[Path], context: str | None) -> str | None:
+    """Fill the configuration; returns the context's namespace."""
+    from kubernetes.config import load_kube_config
+    from kubernetes.config.kube_config import KubeConfigMerger
+
+    merged = KubeConfigMerger(_told(paths)).config  # type: ignore[no-untyped-call]
+    contexts = {each["name"]: each.value.get("context") or {} for each in merged.value.get("contexts") or []}
+    name = context or merged.value.get("current-context") or ""
+    if name not in contexts:
+        known = ", ".join(sorted(contexts)) or "none"
+        if context is None and not name:
+            raise ContextError(f"the kubeconfig {_told(paths)} has no current context; give --context, one of: {known}")
+        raise ContextError(f"context {name!r} is not in the kubeconfig {_told(paths)}; there are: {known}")
+    load_kube_config(_told(paths), context=name, client_configuration=configuration)  # type: ignore[no-untyped-call]
+    return contexts[name].get("namespace")
+
+
+def _from_pod(configuration: Any, paths: list[Path], connection: Connection) -> str | None:
+    from kubernetes.config import load_incluster_config
+
+    if connection.kubeconfig is not None or not os.environ.get("KUBERNETES_SERVICE_HOST"):
+        raise ClusterError(
+            f"no kubeconfig: looked for {_told(paths)}. Set KUBECONFIG or give --kubeconfig, "
+            "and check with `kubectl config get-contexts`"
+        )
+    if connection.context is not None:
+        raise ContextError(f"context {connection.context!r}: in a pod without a kubeconfig there are no contexts")
+    load_incluster_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
+    own = SERVICE_ACCOUNT_FOLDER / "namespace"
+    return own.read_text(encoding="utf-8").strip() if own.exists() else None
+
+
+@contextmanager
+def _logged_errors() -> Iterator[list[str]]:
+    """Errors that the client logs on the root logger while the block runs; they go nowhere else."""
+    errors: list[str] = []
+
+    class Collector(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            if record.levelno >= logging.ERROR:
+                errors.append(record.getMessage())
+
+    root = logging.getLogger()
+    before, root.handlers = root.handlers, [Collector()]
+    try:
+        yield errors
+    finally:
+        root.handlers = before

@@ -1,0 +1,1 @@
+"""Whether a cluster has what a profile asks of it."""

@@ -1,0 +1,140 @@
+"""Checks of a cluster for what a profile asks of it: quotas, nodes, claims, the queue."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from orchestrator.checks.finding import Finding, failed, ok, skipped, warning
+from orchestrator.k8s.client.api import Api, ForbiddenError, NotFoundError
+from orchestrator.k8s.profile import ClusterProfile, bytes_of
+from orchestrator.k8s.submitting.node_check import GPU_PRODUCT, GPUS, check_nodes
+from orchestrator.k8s.watching.observed import labels_of
+
+SUBMITTER_CPUS, SUBMITTER_MEMORY = 0.5, bytes_of("200Mi")
+
+
+def check_quota(api: Api, profile: ClusterProfile) -> Finding:
+    """What the sweep asks for fits into the namespace's quotas, and into what is left of them now."""
+    try:
+        quotas = api.list("ResourceQuota")
+    except ForbiddenError:
+        return skipped("you may not read quotas", "bo-sweep k8s status tells when one refuses pods")
+    needs, over, full = _needs(profile), [], []
+    for quota in quotas:
+        status = quota.get("status") or {}
+        for key, hard in (status.get("hard") or {}).items():
+            need, used = needs.get(key), (status.get("used") or {}).get(key, "0")
+            if need is None:
+                continue
+            told = f"{key}: {_readable(key, need)} asked, {used} of {hard} used ({quota['metadata']['name']})"
+            if need > bytes_of(hard):
+                over.append(told)
+            elif need > bytes_of(hard) - bytes_of(used):
+                full.append(told)
+    remedy = "ask for less (workers.nodes, workers.gpus, workers.cpus, workers.memory), or have the quota raised"
+    if over:
+        return failed(f"more than a quota allows: {'; '.join(over)}", remedy)
+    if full:
+        return warning(f"not all fits at present: {'; '.join(full)}", f"wait until others have finished, or {remedy}")
+    return ok(f"fits into {len(quotas)} quotas" if quotas else "no quota")
+
+
+def check_node_kinds(api: Api, profile: ClusterProfile) -> Finding:
+    """The nodes that the sweep asks for are there, now or on demand."""
+    try:
+        nodes = api.list("Node")
+    except ForbiddenError:
+        return skipped("you may not list nodes", "bo-sweep k8s status tells when none takes a pod")
+    kinds = Counter(
+        f"{labels_of(node).get(GPU_PRODUCT, 'GPUs')} x {gpus}" if gpus not in ("", "0") else "no GPU"
+        for node in nodes
+        for gpus in [str(((node.get("status") or {}).get("allocatable") or {}).get(GPUS, ""))]
+    )
+    there = ", ".join(f"{count} with {kind}" for kind, count in sorted(kinds.items())) or "none"
+    mistakes: list[str] = []
+    notes: list[str] = []
+    check_nodes(api, profile, mistakes, notes)
+    if mistakes or notes:
+        remedy = "correct workers.gpu_product, workers.gpus, workers.node_selector or workers.nodes in the profile"
+        return (failed if mistakes else warning)("; ".join(mistakes + notes), remedy)
+    return ok(there)
+
+
+def check_results(api: Api, profile: ClusterProfile) -> Finding:
+    """The claim for results is there, bound, and writable from many nodes; object stores are tried by launches."""
+    results = profile.results
+    if results.claim is None:
+        return ok(f"{results.url}: pods reach it, or a launch tells why not")
+    return _claim(api, results.claim, "results.claim", "ReadWriteMany", is_made=results.size is not None)
+
+
+def check_data(api: Api, profile: ClusterProfile) -> Finding:
+    """The claim with data sets is there and bound."""
+    if profile.data is None:
+        return ok("none; digits and the Gaussian mixture need none")
+    if profile.data.claim is None:
+        return ok(f"{profile.data.host_path} of each node (not looked at)")
+    return _claim(api, profile.data.claim, "data.claim", "ReadOnlyMany", is_made=False)
+
+
+def check_queue(api: Api, profile: ClusterProfile) -> Finding:
+    """The queue takes jobs in."""
+    if profile.queue is None:
+        return ok("none: pods are made at once")
+    try:
+        queue = api.get("LocalQueue", profile.queue)
+    except ForbiddenError:
+        return skipped("you may not read queues", "bo-sweep k8s status tells when a launch is not admitted")
+    except NotFoundError:
+        return failed("Kueue is not installed", "leave `queue` out of the profile, or have Kueue installed")
+    if queue is None:
+        return failed(f"there is no queue {profile.queue!r}", "kubectl get localqueues tells those there are")
+    for condition in (queue.get("status") or {}).get("conditions") or []:
+        if condition.get("type") == "Active" and condition.get("status") == "False":
+            return failed(f"{profile.queue} is not active: {condition.get('message')}", "ask its administrator")
+    status = queue.get("status") or {}
+    return ok(
+        f"{profile.queue}: {status.get('admittedWorkloads', 0)} admitted, {status.get('pendingWorkloads', 0)} wait"
+    )
+
+
+def _claim(api: Api, name: str, field: str, mode: str, *, is_made: bool) -> Finding:
+    try:
+        claim = api.get("PersistentVolumeClaim", name)
+    except ForbiddenError:
+        return skipped("you may not read claims", "bo-sweep k8s status tells when one is missing")
+    if claim is None:
+        if is_made:
+            return ok(f"the claim {name!r} is made at the first launch")
+        return failed(f"there is no claim {name!r} ({field})", "create it, or correct the profile: kubectl get pvc")
+    phase = (claim.get("status") or {}).get("phase")
+    modes = (claim.get("spec") or {}).get("accessModes") or []
+    if phase == "Lost":
+        return failed(f"the claim {name!r} has lost its volume", "an administrator looks at it")
+    if "ReadWriteMany" not in modes and mode not in modes:
+        found = f"the claim {name!r} is {', '.join(modes)}, not {mode}: one node only can use it"
+        return warning(found, f"on several nodes use a claim with {mode} ({field})")
+    if phase != "Bound":
+        return warning(
+            f"the claim {name!r} is {phase}", "it is bound when the first pod uses it, or kubectl describe pvc"
+        )
+    size = ((claim.get("status") or {}).get("capacity") or {}).get("storage", "")
+    return ok(f"the claim {name!r} is bound, {size} {', '.join(modes)}")
+
+
+def _needs(profile: ClusterProfile) -> dict[str, float]:
+    """What all pods of a sweep ask for, by the names that quotas use."""
+    workers, head = profile.workers, profile.head
+    cpus = workers.nodes * workers.cpus + head.cpus + SUBMITTER_CPUS
+    memory = workers.nodes * bytes_of(workers.memory) + bytes_of(head.memory) + SUBMITTER_MEMORY
+    gpus, pods = float(workers.nodes * workers.gpus), workers.nodes + 2.0
+    needs = {"pods": pods, "count/pods": pods, "requests.nvidia.com/gpu": gpus}
+    return (
+        needs
+        | dict.fromkeys(("cpu", "requests.cpu", "limits.cpu"), cpus)
+        | dict.fromkeys(("memory", "requests.memory", "limits.memory"), memory)
+    )
+
+
+def _readable(key: str, amount: float) -> str:
+    return f"{amount / 2**30:.0f}Gi" if "memory" in key else f"{amount:g}"

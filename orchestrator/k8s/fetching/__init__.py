@@ -1,0 +1,1 @@
+"""Reading the results of a profile from outside of its cluster."""

@@ -1,0 +1,1 @@
+"""Bringing a launch into a cluster: checked before anything is created, and followed to its end."""

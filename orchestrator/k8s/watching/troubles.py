@@ -1,0 +1,184 @@
+"""What is wrong with the pods of a launch: each trouble in plain words, with what to do about it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from datetime import datetime, timedelta
+from typing import Any
+
+from orchestrator.console import duration
+from orchestrator.k8s.watching.containers import container_troubles
+from orchestrator.k8s.watching.lost_pods import lost_pod
+from orchestrator.k8s.watching.observed import Event, Manifest, Picture, time_of
+from orchestrator.k8s.watching.trouble import Trouble
+from orchestrator.k8s.watching.unschedulable import obstacles
+
+RECENT = timedelta(minutes=15)
+"""How long a container that died counts, although its pod is well again."""
+GCS_PATIENCE = timedelta(minutes=2)
+"""A worker that waits for the head so long, while the head is ready, does not reach it."""
+SCALE_UP_PATIENCE = timedelta(minutes=10)
+
+
+def pod_troubles(picture: Picture) -> list[Trouble]:
+    """Troubles of the pods that are there, the most telling first, pods that share one counted together."""
+    found: list[Trouble] = []
+    head_is_ready = any(is_ready(pod) for pod in picture.of_type("head"))
+    for role, pods in (
+        ("head", picture.of_type("head")),
+        ("worker", picture.of_type("worker")),
+        ("submitter", picture.submitters[-1:]),
+    ):
+        for pod in pods:
+            events = [event for event in picture.events if event.name == pod["metadata"]["name"]]
+            found += _of_pod(pod, role, events, picture.now, head_is_ready)
+    return ordered(found)
+
+
+def ordered(troubles: Iterable[Trouble]) -> list[Trouble]:
+    """The most telling first; equal ones as one, with the number of pods that have it."""
+    merged: dict[Trouble, int] = {}
+    for trouble in troubles:
+        key = replace(trouble, pods=1)
+        merged[key] = merged.get(key, 0) + trouble.pods
+    counted = [replace(trouble, pods=count) for trouble, count in merged.items()]
+    return sorted(counted, key=lambda trouble: trouble.precedence)
+
+
+def is_ready(pod: Manifest) -> bool:
+    """Whether a pod's Ready condition holds."""
+    return _condition(pod, "Ready").get("status") == "True"
+
+
+def _of_pod(pod: Manifest, role: str, events: list[Event], now: datetime, head_is_ready: bool) -> Iterator[Trouble]:
+    """Of one pod: where it is in its life decides what can be wrong."""
+    status = pod.get("status") or {}
+    phase = status.get("phase") or "Pending"
+    scheduled = _condition(pod, "PodScheduled")
+    disruption = _condition(pod, "DisruptionTarget")
+    if pod["metadata"].get("deletionTimestamp") and disruption.get("status") != "True":
+        return  # on its way out, as it was asked to
+    if phase == "Failed" or disruption.get("status") == "True":
+        reason = status.get("reason") or disruption.get("reason") or ""
+        text = status.get("message") or disruption.get("message") or ""
+        if (lost := lost_pod(role, reason, text)) is not None:
+            yield lost
+            return
+    if phase == "Pending" and scheduled.get("status") == "False":
+        yield from _unscheduled(role, scheduled.get("message") or "", events, now)
+        return
+    waiting = list(container_troubles(pod, role, events, now, RECENT))
+    yield from waiting
+    if phase == "Pending" and not waiting:
+        yield from _not_started(pod, role, events, now, head_is_ready)
+    if phase == "Running" and not waiting and not is_ready(pod) and role != "submitter":
+        yield from _unready(role, events)
+
+
+def _unscheduled(role: str, message: str, events: list[Event], now: datetime) -> Iterator[Trouble]:
+    part = "head" if role == "head" else "workers"
+    if (scaling := _scaling(role, events, now)) is not None:
+        yield scaling
+        return
+    if "SchedulingGated" in message or "scheduling is blocked" in message:
+        yield Trouble(
+            "queue", role, f"the {role} waits for its admission by Kueue", "wait, or see kubectl get workloads"
+        )
+        return
+    found = obstacles(message)
+    if not found:
+        text = f"no node takes the {role}: {message or 'the scheduler has not said why'}"
+        yield Trouble("capacity", role, text, "kubectl describe pod tells more")
+        return
+    text = "; ".join(dict.fromkeys(obstacle.text for obstacle in found))
+    remedy = ". Or ".join(dict.fromkeys(obstacle.remedy for obstacle in found[:2] if obstacle.kind != "node"))
+    yield Trouble(
+        found[0].kind,
+        role,
+        f"no node takes the {role}: {text}".replace("{role}", part),
+        (remedy or found[0].remedy).replace("{role}", part),
+    )
+
+
+def _scaling(role: str, events: list[Event], now: datetime) -> Trouble | None:
+    """An autoscaler that makes nodes, or says that it cannot; None where there is none."""
+    told = [
+        event
+        for event in events
+        if event.reason in ("TriggeredScaleUp", "Nominated", "NotTriggerScaleUp", "FailedScaleUp")
+        and now - event.last < SCALE_UP_PATIENCE
+    ]
+    if not told or told[-1].reason == "NotTriggerScaleUp":
+        return None  # then the scheduler's words tell more
+    if told[-1].reason == "FailedScaleUp":
+        text = f"the autoscaler could not make a node for the {role}: {told[-1].message}"
+        return Trouble(
+            "capacity", role, text, "wait, it tries again; a cloud quota or an empty zone needs an administrator"
+        )
+    since = duration((now - told[-1].last).total_seconds())
+    return Trouble("scaling", role, f"the autoscaler makes a node for the {role} (asked {since} ago)", "wait")
+
+
+def _not_started(
+    pod: Manifest, role: str, events: list[Event], now: datetime, head_is_ready: bool
+) -> Iterator[Trouble]:
+    """Scheduled, no container in trouble, and yet not running: volumes, network, or waiting for the head."""
+    last = {event.reason: event for event in events if event.warning}
+    for reason in ("FailedAttachVolume", "FailedMount", "FailedMapVolume"):
+        if reason in last:
+            yield mount_trouble(role, last[reason].message)
+            return
+    if "FailedCreatePodSandBox" in last:
+        text = f"the node cannot set up the network of the {role}: {_short(last['FailedCreatePodSandBox'].message)}"
+        yield Trouble("node", role, text, "an administrator looks at the node (kubectl describe pod names it)")
+    for container in (pod.get("status") or {}).get("initContainerStatuses") or []:
+        running = (container.get("state") or {}).get("running")
+        started = time_of((running or {}).get("startedAt"))
+        if container.get("name") == "wait-gcs-ready" and started and head_is_ready and now - started > GCS_PATIENCE:
+            yield Trouble(
+                "network",
+                role,
+                f"the {role} does not reach the head, which is ready, for {duration((now - started).total_seconds())}",
+                "a NetworkPolicy or the DNS may stand between them: kubectl get networkpolicy; "
+                "ours allows it (bo-sweep k8s render SPACE --only setup)",
+            )
+
+
+def mount_trouble(role: str, message: str) -> Trouble:
+    """Why a volume cannot be mounted, by what the node says of it."""
+    if "Multi-Attach" in message:
+        return Trouble(
+            "mount",
+            role,
+            f"a volume of the {role} is in use by another node and can be on one node only",
+            "use a claim with access mode ReadWriteMany (results.claim) or ReadOnlyMany (data.claim)",
+        )
+    if 'secret "' in message or 'configmap "' in message:
+        text = f"a volume of the {role} needs what is not there: {_short(message)}"
+        return Trouble("config", role, text, "create it, or correct its name in the profile (results.secret, wandb)")
+    if "hostPath type check failed" in message:
+        text = f"the folder data.host_path is not on the node of the {role}"
+        return Trouble(
+            "mount", role, text, "correct data.host_path, or choose nodes that have it (workers.node_selector)"
+        )
+    text = f"a volume of the {role} cannot be mounted: {_short(message)}"
+    return Trouble("mount", role, text, "kubectl describe pvc tells more (results.claim, data.claim)")
+
+
+def _unready(role: str, events: list[Event]) -> Iterator[Trouble]:
+    probes = [event for event in events if event.reason == "Unhealthy" and event.count >= 3]
+    if probes:
+        said = _short(probes[-1].message)
+        text = f"Ray on the {role} does not answer its health check ({probes[-1].count} times): {said}"
+        yield Trouble("unready", role, text, f"bo-sweep k8s logs SWEEP --node {role}")
+
+
+def _short(message: str, characters: int = 300) -> str:
+    text = " ".join(message.split())
+    return text if len(text) <= characters else f"{text[: characters - 3]}..."
+
+
+def _condition(pod: Manifest, name: str) -> dict[str, Any]:
+    conditions = (pod.get("status") or {}).get("conditions") or []
+    return next((condition for condition in conditions if condition.get("type") == name), {})
