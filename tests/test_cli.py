@@ -197,6 +197,21 @@ def test_status_groups_failures_by_cause(tmp_path: Path) -> None:
     assert "bo-sweep launch digits-grid" in result.stderr
 
 
+@pytest.mark.parametrize(("options", "exit_code"), [((), 1), (("--as-job",), 0)])
+def test_job_systems_do_not_retry_what_a_retry_cannot_change(
+    options: tuple[str, ...], exit_code: int, tmp_path: Path
+) -> None:
+    runs = expand(load_space("digits-grid"))
+    ledger = Ledger(tmp_path / "digits-grid")
+    ledger.write_manifest(Manifest("digits-grid", load_space("digits-grid"), 1, "2026-01-01"))
+    settle(ledger, *runs[2:])
+    settle(ledger, *runs[:2], status="failed")
+    result = run("launch", "digits-grid", "--storage", tmp_path, "--no-figures", *options)
+    assert result.exit_code == exit_code
+    assert "2 runs failed" in result.stderr
+    assert ("--retry-failed" in result.stderr) == (not options)
+
+
 def test_phase_of_a_sweep_without_results_says_how_to_go_on(tmp_path: Path) -> None:
     ledger = Ledger(tmp_path / "digits-grid")
     ledger.write_manifest(Manifest("digits-grid", load_space("digits-grid"), 1, "2026-01-01"))

@@ -33,6 +33,11 @@ def imported(path: Path) -> set[str]:
     return found
 
 
+RENDERED = (
+    *("--image", "bo-sweep:1", "--cluster-set", "unpinned_image=true", "--cluster-set", "results.claim=results"),
+)
+
+
 @pytest.mark.parametrize("package", sorted(ALLOWED))
 def test_imports_go_one_way(package: str) -> None:
     for path in (ROOT / package).rglob("*.py"):
@@ -60,6 +65,10 @@ def test_only_one_module_imports_ffcv() -> None:
         (["phase", "nothing"], {"torch", "ray"}),
         (["slices", "nothing"], {"torch", "ray", "matplotlib", "sklearn"}),
         (["compare", "nothing", "else"], {"torch", "ray", "matplotlib", "sklearn"}),
+        (["k8s", "render", "digits-grid", *RENDERED], {"torch", "ray", "matplotlib", "kubernetes", "polars"}),
+        (["k8s", "status", "--context", "none"], {"torch", "ray", "matplotlib", "polars"}),
+        (["fetch", "nothing", "--to", "x"], {"torch", "ray", "matplotlib", "kubernetes"}),
+        (["wandb", "dashboard", "nothing", "--dry-run"], {"torch", "ray", "matplotlib", "wandb"}),
         (["report", "nothing"], {"torch", "ray", "matplotlib", "sklearn", "plotly"}),
     ],
 )

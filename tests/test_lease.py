@@ -71,6 +71,30 @@ def test_a_live_claim_of_another_host_bars_and_a_stale_one_does_not(storage: Sto
         assert len(storage.list("lease")) == 1
 
 
+def test_a_patient_launch_takes_over_from_a_silent_one_and_gives_way_to_one_that_lives(
+    storage: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "LOOK_SECONDS", 0.05)
+    foreign_claim(storage, seconds_old=module.DEAD_SECONDS - 0.5)
+    with Lease(storage, patient=True):
+        assert len(storage.list("lease")) == 1
+    claim = foreign_claim(storage)
+    content, gone = json.dumps(asdict(claim)).encode(), threading.Event()
+
+    def live() -> None:
+        while not gone.wait(0.1):
+            storage.write(claim.path, content)
+
+    living = threading.Thread(target=live)
+    living.start()
+    try:
+        with pytest.raises(LeaseHeldError, match="ann@elsewhere"), Lease(storage, patient=True):
+            pass
+    finally:
+        gone.set()
+        living.join()
+
+
 def test_a_killed_launch_of_this_host_is_replaced_at_once(storage: Storage, tmp_path: Path) -> None:
     code = (
         "import sys, time\nfrom orchestrator.lease import Lease\nfrom orchestrator.storage import open_storage\n"

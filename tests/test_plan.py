@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from orchestrator import slots
@@ -72,6 +73,17 @@ def test_a_sweep_may_grow_but_not_turn_into_another_experiment(tmp_path: Path) -
         plan(tmp_path, "recipe.epochs=20")
     with pytest.raises(PlanError, match="another experiment"):
         plan(tmp_path, "noise.model=pair")
+
+
+def test_a_label_file_is_known_by_its_content_wherever_it_lies(tmp_path: Path) -> None:
+    def noise(name: str, first: int) -> str:
+        np.save(tmp_path / name, np.full(700, first))
+        return f"noise={{model: file, file: {tmp_path / name}, rates: [0, 0.4]}}"
+
+    ledger_of(tmp_path, noise("here.npy", 1))
+    assert plan(tmp_path, noise("there.npy", 1))
+    with pytest.raises(PlanError, match="another experiment"):
+        plan(tmp_path, noise("else.npy", 2))
 
 
 def test_runs_that_exceed_memory_are_refused(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from orchestrator.commands.jobs import jobs
+from orchestrator.cli import main
 from orchestrator.entry_point import LaunchRequest
 from orchestrator.ledger import ATTEMPTS_PER_LAUNCH, Ledger
 from orchestrator.ray_environment import JOB_STOP_SECONDS
@@ -27,16 +27,18 @@ from orchestrator.ray_jobs.connection import connect, takes_jobs
 from orchestrator.ray_jobs.jobs import wait_for_job
 from orchestrator.ray_jobs.logs import follow_logs, job_log
 from orchestrator.ray_jobs.parcel import pack
-from orchestrator.ray_jobs.submission import launch_as_ray_job, submit_job
+from orchestrator.ray_jobs.submission import submit_job
 from orchestrator.ray_jobs.wheel import Code, running_code, write_wheel
 from search_spaces.catalog import load_space
 from search_spaces.runs import expand
 from tests.ray_cluster import PATIENCE_SECONDS, Relay, TokenCluster, free_ports, token_cluster
 from tests.test_launch import assert_verified, wait_for
 
+SPACE = ("widths=[2]", "noise.rates=[0, 0.4]", "seeds=1")
+
 
 def request(*overrides: str, **options: Any) -> LaunchRequest:
-    space = load_space("digits-grid", ["widths=[2]", "noise.rates=[0, 0.4]", "seeds=1", *overrides])
+    space = load_space("digits-grid", [*SPACE, *overrides])
     return LaunchRequest(space, "small digits", **options)
 
 
@@ -143,11 +145,6 @@ def send(code: Code, address: str, folder: Path, *overrides: str, complete: bool
     return made.job_id or "", made.state, made.attempt
 
 
-def send_what_cannot_be_stored(address: str, folder: Path) -> str:
-    """The job."""
-    return str(launch_as_ray_job(request(), address, storage=f"{folder}/sweeps").job_id)
-
-
 def follow(address: str, job_id: str, path: Path) -> str:
     """The log, which is also written to a file as it comes; returns all of it as the cluster has it at the end."""
     cluster = connect(address)
@@ -190,8 +187,8 @@ class Printed:
 
 
 def command(arguments: list[str], environment: dict[str, str]) -> Printed:
-    """Carry out `bo-sweep jobs` with these arguments."""
-    result = CliRunner(env=environment).invoke(jobs, arguments)
+    """Carry out `bo-sweep` with these arguments."""
+    result = CliRunner(env=environment).invoke(main, arguments)
     return Printed(result.exit_code, result.stdout, result.stderr)
 
 
@@ -244,7 +241,10 @@ class TestOnACluster:
         assert (rows["attempt"] // ATTEMPTS_PER_LAUNCH).unique().sort().to_list() == [1, 2]
         assert rows["noise_model"].unique().to_list() == ["file"]
         assert (sweep / "phase" / "err_last.png").stat().st_size > 0
-        assert user.submit(send, *place, *space, complete=True).result() == ("", "complete", 0)
+        overrides = [part for value in (*SPACE, *space) for part in ("--set", value)]
+        where = ["--storage", f"{tmp_path}/sweeps", "--name", "small digits", "--address", cluster.address]
+        complete = user.submit(command, ["launch", "digits-grid", *overrides, *where, "--wait"], {}).result()
+        assert (complete.code, complete.stdout) == (0, "small digits: complete: nothing to submit\n")
 
         listed = json.loads(run(user, cluster, "list", "--json").stdout)["jobs"]
         assert [(job["job"], job["state"]) for job in listed] == [(job_id, "stopped"), (again, "done")]
@@ -257,11 +257,16 @@ class TestOnACluster:
         self, cluster: TokenCluster, user: ProcessPoolExecutor, tmp_path: Path
     ) -> None:
         (tmp_path / "sweeps").write_text("in the way")
-        job_id = user.submit(send_what_cannot_be_stored, cluster.address, tmp_path).result()
-        user.submit(follow, cluster.address, job_id, tmp_path / "log.txt").result()
-        status = run(user, cluster, "status", job_id)
+        launch = ("launch", "digits-grid", "--storage", f"{tmp_path}/sweeps", "--address", cluster.address)
+        would = user.submit(command, [*launch, "--dry-run"], {}).result()
+        assert would.stdout.startswith("python -m orchestrator.cli launch space.yaml --storage")
+        made = user.submit(command, [*launch, "--name", "small digits", "--wait"], {}).result()
+        assert made.code == 4, made.stderr
+        assert made.stdout.endswith(": submitted\n")
+        assert "cannot be written" in made.stderr, "the log was shown"
+        assert "failed after" in made.stderr
+        status = run(user, cluster, "status", made.stdout.partition(":")[0])
         assert status.code == 0
-        assert "failed after" in status.stdout
         assert "with exit code 4" in status.stdout
         assert "cannot be written" in status.stdout
         assert "bo-sweep jobs logs 'small digits'" in status.stderr
@@ -286,8 +291,8 @@ class TestOnACluster:
         self, cluster: TokenCluster, environment: dict[str, str], words: str
     ) -> None:
         told = cluster.run(
-            *(sys.executable, "-c", "from orchestrator.commands.jobs import jobs\njobs()"),
-            *("list", "--address", cluster.address),
+            *(sys.executable, "-c", "from orchestrator.cli import main\nmain()"),
+            *("jobs", "list", "--address", cluster.address),
             **environment,
         )
         assert told.returncode == 4
@@ -317,7 +322,7 @@ class TestOnACluster:
         elsewhere = f"http://127.0.0.1:{free_ports(1)[0]}"
         named = {"RAY_API_SERVER_ADDRESS": elsewhere, "RAY_ADDRESS": elsewhere}
         assert run(user, cluster, "list", environment=named).code == 0
-        told = user.submit(command, ["list"], named).result()
+        told = user.submit(command, ["jobs", "list"], named).result()
         assert told.code == 4
         assert elsewhere in told.stderr
 
@@ -330,4 +335,5 @@ def run(
     environment: dict[str, str] | None = None,
 ) -> Printed:
     """Carry out `bo-sweep jobs` as somebody who is let in."""
-    return user.submit(command, [*arguments, "--address", address or cluster.address], environment or {}).result()
+    words = ["jobs", *arguments, "--address", address or cluster.address]
+    return user.submit(command, words, environment or {}).result()

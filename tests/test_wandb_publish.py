@@ -19,7 +19,9 @@ from typing import Any
 
 import polars as pl
 import pytest
+from click.testing import CliRunner
 
+from orchestrator.cli import main
 from orchestrator.ledger import Ledger
 from orchestrator.phase_diagram import planned_cells, planned_runs, run_metrics
 from orchestrator.publishing.background import start_publisher
@@ -371,6 +373,19 @@ class TestModes:
         ledger = small_ledger(tmp_path / "sweep")
         with Folder(tmp_path / "out").locked(), pytest.raises(Exception, match="another publisher"):
             publish(ledger, tmp_path / "out")
+
+
+def test_a_launch_publishes_what_it_finds_complete(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    space = ("widths=[2]", "noise.rates=[0]", "seeds=2")
+    ledger = make_ledger(tmp_path / "sweeps" / "digits-grid", load_space("digits-grid", space))
+    overrides = [part for value in space for part in ("--set", value)]
+    options = ("--storage", str(tmp_path / "sweeps"), "--no-figures", "--wandb", "--as-job")  # which waits for it
+    result = CliRunner().invoke(main, ["launch", "digits-grid", *overrides, *options])
+    assert result.exit_code == 0, result.stderr
+    assert "wandb sync" in result.stderr
+    published = read_all_offline(tmp_path / "sweeps" / "digits-grid" / "wandb" / "wandb")
+    assert {run.run_id for run in expand(ledger.manifest().space)} <= {run.id for run in published}
 
 
 @pytest.mark.usefixtures("no_figures")
