@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # as Ray's workers have it; before NumPy or torch start their threads
+os.environ.setdefault("BO_SWEEP_PUBLISH_PRIORITY", "normal")  # tests beside it would leave a publisher nothing
 
 import pytest
 from hypothesis import settings
@@ -20,8 +21,10 @@ settings.load_profile("bo-sweep")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Those that start a Ray cluster, the longest, come first: side by side, a process takes module after module."""
-    items.sort(key=lambda item: item.get_closest_marker("ray") is None)
+    """The longest modules come first, those that start a Ray cluster before all: side by side, a process takes module
+    after module, and one that begins late with a long one is waited for."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: (item.get_closest_marker("ray") is None, item.path not in slow))
 
 
 @pytest.fixture(scope="session")

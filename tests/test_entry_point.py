@@ -27,7 +27,7 @@ pytestmark = pytest.mark.ray
 
 SWEEP = "digits-grid"
 SPACE = (
-    *("widths=[2]", "noise.rates=[0, 0.4]", "seeds=1", "recipe.epochs=100", "evaluation.points=20"),
+    *("widths=[2]", "noise.rates=[0, 0.4]", "seeds=1", "recipe.epochs=60", "evaluation.points=20"),
     "resources.checkpoint_seconds=0.2",
 )
 """2 runs in one pack of a few seconds, which is saved all the time."""
@@ -127,7 +127,7 @@ def submission(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Submission]
     mounts = Mounts(*(str(folder / name) for name in ("config", "results", "data", "home")))
     for path in (mounts.config, mounts.results, mounts.data, mounts.home):
         Path(path).mkdir()
-    config, job = render(LaunchRequest(load_space(SWEEP, SPACE), SWEEP), PROFILE, mounts).job
+    config, job = render(LaunchRequest(load_space(SWEEP, SPACE), SWEEP, figures=False), PROFILE, mounts).job
     for name, text in config["data"].items():
         (Path(mounts.config) / name).write_text(text)
     for name, content in config.get("binaryData", {}).items():
@@ -165,7 +165,6 @@ def test_attempts_die_and_overlap_and_the_sweep_is_complete_once(submission: Sub
     rows = Ledger(submission.sweep).load()
     launches = (rows["attempt"] // ATTEMPTS_PER_LAUNCH).unique().sort().to_list()
     assert launches == [1, 2], "the second attempt went on from where the first was saved"
-    assert (submission.sweep / "phase" / "err_last.png").stat().st_size > 0
 
     fourth = submission.run("attempt-4")
     assert "The ledger of digits-grid is complete: 2 of 2 runs." in fourth

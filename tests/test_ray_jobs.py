@@ -200,7 +200,7 @@ class TestOnACluster:
         np.save(tmp_path / "labels.npy", np.zeros(700, int))
         space = (
             f"noise={{model: file, file: {tmp_path}/labels.npy, rates: [0, 0.4]}}",
-            *("recipe.epochs=200", "evaluation.points=20", "resources.checkpoint_seconds=0.2"),
+            *("recipe.epochs=100", "evaluation.points=20", "resources.checkpoint_seconds=0.2"),
         )
         place = (running_code(), cluster.address, tmp_path)
         sweep = tmp_path / "sweeps" / "small digits"

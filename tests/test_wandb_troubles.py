@@ -128,7 +128,7 @@ def test_everything_arrives_once_through_faults_and_kills(
     assert not any(new[name] for name in new if "file_stream" in name or "UpsertBucket" in name), new
 
 
-@pytest.mark.slow
+@pytest.mark.chaos
 def test_a_revoked_key_delays_and_is_told_once(publishing: Publish, server: FakeWandb, space: SearchSpace) -> None:
     process = publishing("--follow")
     until(lambda: server.requests["file_stream history"] >= 1)

@@ -64,6 +64,14 @@ wandb.add_command(dashboard)
     show_default=True,
     help="Seconds for which W&B may take nothing; with --follow it is waited for as long as it takes.",
 )
+@click.option(
+    "--priority",
+    type=click.Choice(["idle", "normal"]),
+    default="idle",
+    show_default=True,
+    envvar="BO_SWEEP_PUBLISH_PRIORITY",
+    help="idle: only when nothing else wants the processor, so that training is not slowed.",
+)
 @json_option
 def publish(
     sweep: str,
@@ -76,6 +84,7 @@ def publish(
     tags: str | None,
     folder: Path | None,
     patience: float,
+    priority: str,
     as_json: bool,
 ) -> None:
     """Write a sweep's runs, cells and phase diagram to W&B, from where the last time ended; without a key, to files.
@@ -85,7 +94,8 @@ def publish(
     """
     from orchestrator.publishing.priority import yield_to_training
 
-    yield_to_training()  # before Polars counts its threads
+    if priority == "idle":
+        yield_to_training()  # before Polars counts its threads
     from orchestrator.console import LOG, RESULTS, print_json
     from orchestrator.publishing.folder import Folder, default_folder
     from orchestrator.publishing.publisher import Options, Publisher

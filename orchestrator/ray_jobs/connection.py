@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +16,8 @@ from orchestrator.ray_jobs.wheel import DISTRIBUTION
 
 ANSWER_SECONDS = (5.0, 60.0)
 """To connect, and between two pieces of an answer."""
+QUICK_SECONDS = 20.0
+"""What fails later than this has waited for an answer in vain, and would again."""
 ADDRESS_VARIABLES = ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS")
 """Ray's own tools read their address from these, even where they are given another."""
 TALKATIVE = (
@@ -80,9 +83,20 @@ def connect(address: str) -> RayCluster:
         check_address(address)
     with _only_this_address(address), told(address), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of Ray Client; what they warn of is raised as well
-        cluster = RayCluster(address, client(address))
+        cluster = RayCluster(address, _reached(client, address))
     _check_version(cluster)
     return cluster
+
+
+def _reached(client: Any, address: str) -> Any:
+    """The client. Ray Client's server starts a process for each guest, and may trip over it on a busy head: once more."""
+    began = time.monotonic()
+    try:
+        return client(address)
+    except Exception:  # Ray raises many kinds, down to plain Exception
+        if not address.startswith("ray://") or time.monotonic() - began > QUICK_SECONDS:
+            raise
+        return client(address)
 
 
 def _client_class() -> Any:
