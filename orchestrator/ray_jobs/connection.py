@@ -89,7 +89,7 @@ def connect(address: str) -> RayCluster:
 
 
 def _reached(client: Any, address: str) -> Any:
-    """The client. Ray Client's server starts a process for each guest, and may trip over it on a busy head: once more."""
+    """The client. Ray Client's server starts a process for each guest, and may trip over it when busy: once more."""
     began = time.monotonic()
     try:
         return client(address)
