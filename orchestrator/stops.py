@@ -36,12 +36,8 @@ class Stops:
             else:
                 raise Interrupted
 
-        previous = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
-        try:
+        with handled_by(handle):
             yield
-        finally:
-            for number, handler in previous.items():
-                signal.signal(number, handler)
 
     @contextmanager
     def gracefully(self, on_first: Callable[[], None]) -> Iterator[None]:
@@ -56,6 +52,17 @@ class Stops:
         """From another thread: raise Interrupted in the main thread, whatever was asked before."""
         self._on_first = None
         signal.pthread_kill(threading.main_thread().ident or 0, self._number)
+
+
+@contextmanager
+def handled_by(handle: Callable[[int, FrameType | None], None]) -> Iterator[None]:
+    """Have Ctrl-C and SIGTERM handled by `handle` while the block runs."""
+    previous = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
 
 
 @contextmanager

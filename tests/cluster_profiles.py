@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 from orchestrator.entry_point import LaunchRequest
@@ -85,3 +86,26 @@ def pods_of(manifests: Manifests) -> dict[str, dict[str, Any]]:
     templates = [spec["submitterPodTemplate"], cluster["headGroupSpec"]["template"]]
     templates += [group["template"] for group in cluster["workerGroupSpecs"]]
     return {one["metadata"]["labels"]["app.kubernetes.io/component"]: one["spec"] for one in templates}
+
+
+ON_CPUS = ("resources.gpus_per_worker=0", "resources.cpus_per_worker=1")
+
+
+def container_of(pod: dict[str, Any]) -> dict[str, Any]:
+    (container,) = pod["containers"]
+    assert isinstance(container, dict)
+    return container
+
+
+def environment_of(pod: dict[str, Any]) -> dict[str, Any]:
+    return {one["name"]: one.get("value", one.get("valueFrom")) for one in container_of(pod)["env"]}
+
+
+def texts_in(content: Any) -> Iterator[str]:
+    if isinstance(content, dict):
+        content = [*content, *content.values()]
+    if isinstance(content, list):
+        for item in content:
+            yield from texts_in(item)
+    elif isinstance(content, str):
+        yield content

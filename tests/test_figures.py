@@ -24,7 +24,6 @@ from orchestrator.analysis.boundary import fit_boundary
 from orchestrator.analysis.cells import cell_table
 from orchestrator.analysis.scores import run_table
 from orchestrator.figures.heat_maps import (
-    PHASE_LOOK,
     draw_heat_map,
     draw_overview,
     draw_phase_map,
@@ -33,6 +32,7 @@ from orchestrator.figures.heat_maps import (
     overview,
     phase_map,
 )
+from orchestrator.figures.looks import PHASE_LOOK
 from orchestrator.figures.page import ratio_edges
 from tests.synthetic import cell_rows
 

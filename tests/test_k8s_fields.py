@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -18,39 +17,20 @@ from orchestrator.ray_environment import NODE_ENVIRONMENT, RAY_ENVIRONMENT
 from tests.cluster_profiles import (
     DATA,
     GPU_NODES,
+    ON_CPUS,
     PROFILES,
     by_kind,
+    container_of,
+    environment_of,
     gpu_profile,
     launch,
     pods_of,
     profile,
     rayjob_of,
     rendered,
+    texts_in,
 )
 from tests.kubernetes_schemas import pod_templates
-
-ON_CPUS = ("resources.gpus_per_worker=0", "resources.cpus_per_worker=1")
-
-
-def container_of(pod: dict[str, Any]) -> dict[str, Any]:
-    (container,) = pod["containers"]
-    assert isinstance(container, dict)
-    return container
-
-
-def environment_of(pod: dict[str, Any]) -> dict[str, Any]:
-    return {one["name"]: one.get("value", one.get("valueFrom")) for one in container_of(pod)["env"]}
-
-
-def texts_in(content: Any) -> Iterator[str]:
-    if isinstance(content, dict):
-        content = [*content, *content.values()]
-    if isinstance(content, list):
-        for item in content:
-            yield from texts_in(item)
-    elif isinstance(content, str):
-        yield content
-
 
 # The job, line by line
 

@@ -9,7 +9,6 @@ import os
 import shlex
 import subprocess
 import sys
-from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -34,8 +33,11 @@ from search_spaces.selectors import parse_selector
 from tests.cluster_profiles import (
     DATA,
     GPU_NODES,
+    ON_CPUS,
     PROFILES,
     by_kind,
+    container_of,
+    environment_of,
     gpu_profile,
     launch,
     pods_of,
@@ -45,28 +47,7 @@ from tests.cluster_profiles import (
 )
 from tests.kubernetes_schemas import needs_crds, pod_templates, restricted_problems, schema_problems
 
-ON_CPUS = ("resources.gpus_per_worker=0", "resources.cpus_per_worker=1")
 ROOT = Path(__file__).resolve().parent.parent
-
-
-def container_of(pod: dict[str, Any]) -> dict[str, Any]:
-    (container,) = pod["containers"]
-    assert isinstance(container, dict)
-    return container
-
-
-def environment_of(pod: dict[str, Any]) -> dict[str, Any]:
-    return {one["name"]: one.get("value", one.get("valueFrom")) for one in container_of(pod)["env"]}
-
-
-def texts_in(content: Any) -> Iterator[str]:
-    if isinstance(content, dict):
-        content = [*content, *content.values()]
-    if isinstance(content, list):
-        for item in content:
-            yield from texts_in(item)
-    elif isinstance(content, str):
-        yield content
 
 
 # Valid, and let in

@@ -180,7 +180,7 @@ def test_watching_prints_what_changes_and_ends_with_the_launch(
             cluster.put(stage)
         sleep(0.01)
 
-    monkeypatch.setattr("orchestrator.commands.k8s.status.time.sleep", advance)
+    monkeypatch.setattr("orchestrator.commands.watching.time.sleep", advance)
     result = run(status, SWEEP, "--watch")
     told = [line for line in result.stdout.splitlines() if line.startswith(f"{SWEEP}: ")]
     assert [line.split()[1] for line in told] == ["Running", "Done"]
@@ -191,7 +191,7 @@ def test_watching_a_launch_that_is_deleted_ends_too(
     cluster: FakeCluster, run: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     running(cluster)
-    monkeypatch.setattr("orchestrator.commands.k8s.status.time.sleep", lambda seconds: cluster.remove("RayJob", JOB))
+    monkeypatch.setattr("orchestrator.commands.watching.time.sleep", lambda seconds: cluster.remove("RayJob", JOB))
     assert "Deleted; results stay." in run(status, SWEEP, "--watch").stdout
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -17,6 +18,9 @@ from orchestrator.commands.options import (
     sweep_options,
     user_errors,
 )
+
+if TYPE_CHECKING:
+    from orchestrator.doctor import Check
 
 
 @click.command()
@@ -33,8 +37,8 @@ def doctor(space: str | None, storage: str, data_folder: Path | None, address: s
     \b
     Example:  bo-sweep doctor cifar10-grid --storage s3://bucket/sweeps
     """
-    from orchestrator.console import LOG, RESULTS, print_json, print_next
-    from orchestrator.doctor import document, examine, has_failed, view
+    from orchestrator.console import LOG, print_next
+    from orchestrator.doctor import examine
 
     with user_errors():
         dataset = load(space, (), None).dataset.name if space else None
@@ -46,11 +50,21 @@ def doctor(space: str | None, storage: str, data_folder: Path | None, address: s
             address=address,
             tell=lambda name: line.update(f"checking {name}"),
         )
+    if not all_well(checks, as_json):
+        raise SystemExit(INFRASTRUCTURE)
+    print_next(again("launch", space or "digits-grid", storage))
+
+
+def all_well(checks: list[Check], as_json: bool) -> bool:
+    """Print what a doctor found, and tell whether nothing failed."""
+    from orchestrator.console import LOG, RESULTS, print_json
+    from orchestrator.doctor import document, has_failed, view
+
     if as_json:
         print_json(document(checks))
     else:
         RESULTS.print(view(checks))
     if has_failed(checks):
         LOG.print("\nMend what failed, as its line says, and run the same command again.")
-        raise SystemExit(INFRASTRUCTURE)
-    print_next(again("launch", space or "digits-grid", storage))
+        return False
+    return True

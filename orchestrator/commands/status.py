@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import time
 from typing import Any
 
 import click
 
+from orchestrator.commands import watching
 from orchestrator.commands.options import again, json_option, sweep_at, sweep_options, user_errors
 
 WATCH_SECONDS = 2.0
@@ -32,7 +32,13 @@ def status(sweep: str, storage: str, watch: bool, failures: bool, gpu_hour_price
         ledger = sweep_at(storage, sweep)
         document = status_document(ledger, gpu_hour_price)
         if watch and not as_json:
-            document = _watch(lambda: status_document(ledger, gpu_hour_price), document)
+            document = watching.watch(
+                document,
+                lambda: status_document(ledger, gpu_hour_price),
+                status_view,
+                lambda document: document["live"] is None,
+                seconds=WATCH_SECONDS,
+            )
             if not RESULTS.is_terminal:
                 return
     if as_json:
@@ -47,31 +53,6 @@ def status(sweep: str, storage: str, watch: bool, failures: bool, gpu_hour_price
     elif not watch:
         RESULTS.print(status_view(document))
     _print_next(document, sweep, storage, print_next)
-
-
-def _watch(read: Any, document: dict[str, Any]) -> dict[str, Any]:
-    """Show the status over and over: in place on a terminal, one after another elsewhere. Returns the last one."""
-    from rich.live import Live
-
-    from orchestrator.console import RESULTS
-    from orchestrator.status import status_view
-
-    try:
-        if not RESULTS.is_terminal:
-            while True:
-                RESULTS.print(status_view(document))
-                if document["live"] is None:
-                    return document
-                time.sleep(WATCH_SECONDS)
-                document = read()
-        with Live(status_view(document), console=RESULTS, auto_refresh=False) as live:
-            while document["live"] is not None:
-                time.sleep(WATCH_SECONDS)
-                document = read()
-                live.update(status_view(document), refresh=True)
-    except KeyboardInterrupt:
-        pass  # the way to leave; the sweep goes on
-    return document
 
 
 def _print_next(document: dict[str, Any], sweep: str, storage: str, print_next: Any) -> None:

@@ -17,6 +17,7 @@ import polars as pl
 from orchestrator.analysis.cells import on_grid
 from orchestrator.analysis.definitions import METRICS
 from orchestrator.figures.captions import metric_caption, overview_caption, phase_caption
+from orchestrator.figures.looks import PHASE_LOOK
 from orchestrator.figures.numbers import boundary_numbers, metric_numbers, phase_numbers, theory_numbers
 
 if TYPE_CHECKING:
@@ -25,15 +26,6 @@ if TYPE_CHECKING:
     from matplotlib.patches import Patch
 
 OVERVIEW_METRICS = ("err_last", "noise_cost", "gap_err")
-# Okabe and Ito, "Color Universal Design" (2008), told apart under every common colour blindness; letters say
-# it again.
-PHASE_LOOK = {
-    "underfit": ("#56B4E9", "U"),
-    "benign": ("#009E73", "B"),
-    "tempered": ("#F0E442", "T"),
-    "catastrophic": ("#D55E00", "C"),
-    "undecided": ("#FFFFFF", "?"),
-}
 
 
 def draw_heat_map(

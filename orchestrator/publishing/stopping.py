@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import signal
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from types import FrameType
+
+from orchestrator.stops import handled_by
 
 LEAVE_SECONDS = 15.0
 """How long W&B has to take the run at hand, once asked to leave."""
@@ -45,12 +45,5 @@ class Stopping:
     def caught(self) -> Iterator[None]:
         """Let the signals ask while the block runs."""
 
-        def handle(number: int, frame: FrameType | None) -> None:
-            self.ask()
-
-        previous = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
-        try:
+        with handled_by(lambda number, frame: self.ask()):
             yield
-        finally:
-            for number, handler in previous.items():
-                signal.signal(number, handler)

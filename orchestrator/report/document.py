@@ -11,7 +11,7 @@ import polars as pl
 
 from orchestrator.analysis.definitions import DECIDED_PHASES, METRICS
 from orchestrator.figures.captions import metric_caption, phase_caption
-from orchestrator.figures.heat_maps import PHASE_LOOK
+from orchestrator.figures.looks import PHASE_LOOK
 from orchestrator.report.contents import Commands, Contents
 
 CELL_COLUMNS = (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from orchestrator.commands.doctor import all_well
 from orchestrator.commands.k8s.options import ConnectionChoice, connection_options
 from orchestrator.commands.options import INFRASTRUCTURE, json_option, user_errors
 
@@ -20,18 +21,12 @@ def doctor(cluster: ConnectionChoice, as_json: bool) -> None:
     Example:  bo-sweep k8s doctor --profile gpu-cluster
     """
     from orchestrator.commands.k8s.again import k8s_again
-    from orchestrator.console import LOG, RESULTS, print_json, print_next
-    from orchestrator.doctor import document, has_failed, view
+    from orchestrator.console import LOG, print_next
     from orchestrator.k8s.doctor.cluster_doctor import examine_cluster
 
     with user_errors(), LOG.status("checking") as line:
         checks = examine_cluster(cluster.connection(), cluster.load(), lambda name: line.update(f"checking {name}"))
-    if as_json:
-        print_json(document(checks))
-    else:
-        RESULTS.print(view(checks))
-    if has_failed(checks):
-        LOG.print("\nMend what failed, as its line says, and run the same command again.")
+    if not all_well(checks, as_json):
         print_next(k8s_again("doctor", "", cluster))
         raise SystemExit(INFRASTRUCTURE)
     print_next("bo-sweep launch digits-grid --on k8s")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -82,9 +81,8 @@ def _list(api: Api, as_json: bool) -> None:
 
 def _watch(api: Api, sweep: str, document: dict[str, Any]) -> dict[str, Any]:
     """Show it over and over: in place on a terminal, elsewhere when it changes. Returns the last one."""
-    from rich.live import Live
-
-    from orchestrator.console import LOG, RESULTS
+    from orchestrator.commands.watching import watch
+    from orchestrator.console import LOG
     from orchestrator.k8s.watching.launch_status import status_view
     from orchestrator.k8s.watching.patience import Patience, patiently
 
@@ -94,26 +92,14 @@ def _watch(api: Api, sweep: str, document: dict[str, Any]) -> dict[str, Any]:
         except ValueError:  # it was there a moment ago
             return document | {"state": "deleted", "headline": "Deleted; results stay.", "cause": "", "remedy": ""}
 
-    try:
-        if not RESULTS.is_terminal:
-            shown: tuple[Any, ...] = ()
-            while True:
-                now = tuple(document[key] for key in ("state", "cause", "progress", "attempt"))
-                if now != shown:
-                    RESULTS.print(status_view(document))
-                    shown = now
-                if document["state"] in ENDED:
-                    return document
-                time.sleep(WATCH_SECONDS)
-                document = read()
-        with Live(status_view(document), console=RESULTS, auto_refresh=False) as live:
-            while document["state"] not in ENDED:
-                time.sleep(WATCH_SECONDS)
-                document = read()
-                live.update(status_view(document), refresh=True)
-    except KeyboardInterrupt:
-        pass  # the way to leave; the launch goes on
-    return document
+    return watch(
+        document,
+        read,
+        status_view,
+        lambda document: document["state"] in ENDED,
+        seconds=WATCH_SECONDS,
+        news=lambda document: [document[key] for key in ("state", "cause", "progress", "attempt")],
+    )
 
 
 def _print_next(document: dict[str, Any], cluster: ConnectionChoice) -> None:

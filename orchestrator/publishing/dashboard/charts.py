@@ -13,19 +13,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from orchestrator.analysis.definitions import PHASES
+from orchestrator.figures.looks import PHASE_LOOK
 
 PLACEHOLDER = re.compile(r"\$\{(field|string):([a-z_]+)\}")
 GREY, INK = "#ececec", "#202020"
 COLOUR_MAP = "cividis"
-PHASE_LOOK = {
-    "underfit": ("#56B4E9", "U"),
-    "benign": ("#009E73", "B"),
-    "tempered": ("#F0E442", "T"),
-    "catastrophic": ("#D55E00", "C"),
-    "undecided": ("#FFFFFF", "?"),
-    "diverged": ("#c8c8c8", "\N{DAGGER}"),
-    "missing": (GREY, ""),
-}
+LOOK = {**PHASE_LOOK, "diverged": ("#c8c8c8", "\N{DAGGER}"), "missing": (GREY, "")}
 """Colour and letter of each phase, as in the figures."""
 
 
@@ -138,9 +131,9 @@ def _heat_map() -> Chart:
 
 
 def _phase_map() -> Chart:
-    letters = [{"phase": phase, "letter": PHASE_LOOK[phase][1]} for phase in PHASES]
+    letters = [{"phase": phase, "letter": LOOK[phase][1]} for phase in PHASES]
     lookup = {"lookup": _field("phase"), "from": {"data": {"values": letters}, "key": "phase", "fields": ["letter"]}}
-    scale = {"domain": list(PHASES), "range": [PHASE_LOOK[phase][0] for phase in PHASES]}
+    scale = {"domain": list(PHASES), "range": [LOOK[phase][0] for phase in PHASES]}
     colour = {"field": _field("phase"), "type": "nominal", "scale": scale, "legend": {"title": "phase"}}
     shares = [(f"p_{phase}", f"share {phase}", ".2f") for phase in ("underfit", "benign", "tempered", "catastrophic")]
     told = _tooltip(*_CELL, ("phase", "phase", None), *shares, ("n", "finished seeds", "d"))
