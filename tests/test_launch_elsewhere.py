@@ -171,8 +171,10 @@ def test_ctrl_c_detaches_and_the_job_goes_on(
 def test_dry_runs_print_manifests_or_ask_the_cluster_and_write_nothing(
     launch: Callable[..., Result], cluster: FakeCluster
 ) -> None:
-    rendered = launch("--dry-run")
-    assert [each["kind"] for each in yaml.safe_load_all(rendered.stdout)][-2:] == ["ConfigMap", "RayJob"]
+    rendered = launch("--dry-run", "--wandb", "--max-runs", "3")
+    *_, config, job = yaml.safe_load_all(rendered.stdout)
+    assert (config["kind"], job["kind"]) == ("ConfigMap", "RayJob")
+    assert job["spec"]["entrypoint"].endswith("--max-runs 3 --as-job --wandb")
     assert cluster.requests == []
     asked = launch("--dry-run=server")
     assert asked.exit_code == 0

@@ -46,7 +46,6 @@ class DryRunAlone(click.Command):
 @click.option("--wait", is_flag=True, help="Elsewhere: show the log and end with the launch. Ctrl-C detaches.")
 @data_option
 @budget_options
-@click.option("--wandb", is_flag=True, help="Publish to Weights & Biases beside it.")
 @click.option("--as-job", is_flag=True, help="For job systems: exit with 0 where a retry could change nothing.")
 @cluster_options
 @kubeconfig_option

@@ -134,6 +134,7 @@ budget_options = all_of(
         help="With --refine: half width of the 90 % band in log p/n.  [default: 0.05]",
     ),
     click.option("--figures/--no-figures", default=True, help="Draw at the end, or leave it to bo-sweep phase."),
+    click.option("--wandb", is_flag=True, help="Publish to Weights & Biases beside it."),
 )
 """Where a launch ends, what it adds, and what it draws."""
 data_option = click.option(
