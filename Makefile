@@ -46,7 +46,7 @@ browser:  ## Chromium for the tests of the report (Debian and Ubuntu); they are 
 	$(SUDO) apt-get update -qq && $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq \
 		--no-install-recommends chromium || echo "No browser was installed: the tests of the report's page are skipped."
 
-SIDE_BY_SIDE := -n 2 --dist loadfile --no-loadscope-reorder
+SIDE_BY_SIDE := -n 3 --dist loadfile --no-loadscope-reorder
 
 test: $(INSTALLED) browser  ## all tests
 	$(BIN)/python -m pytest $(SIDE_BY_SIDE)

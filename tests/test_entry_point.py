@@ -121,7 +121,7 @@ def variables(template: dict[str, Any]) -> dict[str, str]:
     return {each["name"]: each["value"] for each in container["env"]}
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def submission(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Submission]:
     folder = tmp_path_factory.mktemp("pods")
     mounts = Mounts(*(str(folder / name) for name in ("config", "results", "data", "home")))
@@ -139,6 +139,17 @@ def submission(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Submission]
         yield Submission(job, mounts, cluster)
 
 
+def test_an_attempt_trains_all_and_the_next_one_finds_it_complete(submission: Submission) -> None:
+    first = submission.run("attempt-1")
+    assert "2 of 2 runs to train" in first
+    assert submission.status("attempt-1") == "SUCCEEDED"
+    assert_verified(Path(submission.mounts.results))
+    assert "The ledger of digits-grid is complete: 2 of 2 runs." in submission.run("attempt-2")
+    assert submission.status("attempt-2") == "SUCCEEDED"
+    assert Ledger(submission.sweep).manifest().launches == 1
+
+
+@pytest.mark.chaos
 def test_attempts_die_and_overlap_and_the_sweep_is_complete_once(submission: Submission) -> None:
     first = submission.start("attempt-1")
     wait_for(lambda: list(submission.sweep.glob("checkpoints/*")), PATIENCE_SECONDS)

@@ -30,6 +30,8 @@ TINY = (
     *("--set", "evaluation.points=6", "--seeds", "2"),
 )
 """8 runs in 4 packs, a second or two each."""
+ONE_WORKER = ("--workers", "1")
+"""Where it does not matter that there are more: each takes seconds to start."""
 
 
 def command(*arguments: str | Path) -> list[str]:
@@ -119,7 +121,7 @@ def test_growing_trains_only_what_is_new_and_changes_nothing_else(
     storage = tmp_path / "grown"
     subprocess.run(["cp", "-r", undisturbed, storage], check=True)
     before = table(storage)
-    grown = launch(storage, data_folder, *TINY[:-1], "3")
+    grown = launch(storage, data_folder, *TINY[:-1], "3", *ONE_WORKER)
     assert grown.returncode == 0, grown.stderr
     assert "4 of 12 runs to train" in grown.stderr
     after = table(storage)
@@ -220,7 +222,7 @@ def test_the_second_stop_stops_at_once_and_loses_nothing_committed(tmp_path: Pat
 
 
 def test_a_budget_of_runs_ends_with_exit_code_3_and_the_command_that_goes_on(tmp_path: Path, data_folder: Path) -> None:
-    result = launch(tmp_path, data_folder, *TINY, "--max-runs", "3")
+    result = launch(tmp_path, data_folder, *TINY, "--max-runs", "3", *ONE_WORKER)
     assert result.returncode == 3, result.stderr
     assert "3 runs were allowed" in result.stderr
     assert "bo-sweep launch digits-grid --storage" in result.stderr
@@ -251,7 +253,7 @@ def test_finished_runs_of_another_sweep_are_taken_over_by_id(
 ) -> None:
     storage = tmp_path / "s"
     subprocess.run(["cp", "-r", undisturbed, storage], check=True)
-    result = launch(storage, data_folder, *TINY[:-1], "3", "--name", "wider", "--reuse", "digits-grid")
+    result = launch(storage, data_folder, *TINY[:-1], "3", "--name", "wider", "--reuse", "digits-grid", *ONE_WORKER)
     assert result.returncode == 0, result.stderr
     assert "8 finished runs taken over from sweep digits-grid" in result.stderr
     assert "4 of 12 runs to train" in result.stderr
@@ -289,7 +291,7 @@ def test_damage_is_named_and_just_what_is_lost_is_trained_again(
     refused = bo_sweep("phase", "digits-grid", "--storage", storage)
     assert refused.returncode == 4
     assert cut.name in refused.stderr
-    result = launch(storage, data_folder, *TINY)
+    result = launch(storage, data_folder, *TINY, *ONE_WORKER)
     assert result.returncode == 0, result.stderr
     assert "3 of 8 runs to train" in result.stderr
     for path in (cut, flipped, foreign):

@@ -32,6 +32,7 @@ pytestmark = pytest.mark.ray
 
 
 @pytest.mark.slow
+@pytest.mark.chaos
 def test_a_sweep_on_s3_survives_a_kill_and_a_store_that_fails(
     data_folder: Path, monkeypatch: pytest.MonkeyPatch, one_thread: None
 ) -> None:

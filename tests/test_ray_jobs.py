@@ -311,6 +311,7 @@ class TestOnACluster:
         assert words in told.stderr
         assert "8265" in told.stderr
 
+    @pytest.mark.chaos  # Ray Client's server now and then fails to start beside other clusters
     def test_ray_client_leads_to_the_dashboard(self, cluster: TokenCluster, user: ProcessPoolExecutor) -> None:
         listed = run(user, cluster, "list", address=f"ray://127.0.0.1:{cluster.client}")
         assert listed.code == 0, listed.stderr
