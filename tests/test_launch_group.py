@@ -28,7 +28,7 @@ pytestmark = pytest.mark.ray
 
 SMALL = (
     *("samples=80", "widths=[4]", "noise.rates=[0, 0.4]", "dataset.validation_samples=8"),
-    *("recipe.batch_size=16", "recipe.micro_batch=8", "recipe.epochs=16", "recipe.warmup_epochs=0"),
+    *("recipe.batch_size=16", "recipe.micro_batch=8", "recipe.epochs=10", "recipe.warmup_epochs=0"),
     *("recipe.learning_rate=0.01", "recipe.precision=fp32", "evaluation.first_epoch_points=0"),
     *("evaluation.train_samples=40", "resources.cpus_per_worker=1", "resources.processes_per_worker=2"),
     *("resources.gpus_per_worker=0", "resources.checkpoint_seconds=0.5"),
