@@ -94,22 +94,45 @@ def test_following_waits_for_a_container_to_start_and_says_so(cluster: FakeClust
     assert told == [f"{SUBMITTER} has not started yet"]
 
 
+RESTARTED = [{"name": "ray-head", "restartCount": 1, "state": {"running": {}}}]
+MINUTE = 60_000_000_000
+
+
 def test_what_a_container_said_before_it_was_restarted_is_not_lost(cluster: FakeCluster, api: Api) -> None:
     log = log_of(cluster, HEAD)
     cluster.put(pod(HEAD))
     log.write(*numbered(3))
     reader = reading(pod_lines(api, HEAD, patience=HASTY))
     wait_for(lambda: reader.lines == numbered(3))
-    cluster.cut_streams()
-    log.write("last words", nanoseconds=3_500_000)
-    log.restart()
-    log.write("born again", nanoseconds=60_000_000_000)
-    cluster.put(pod(HEAD, containerStatuses=[{"name": "ray-head", "restartCount": 1, "state": {"running": {}}}]))
+    log.restart("last words")
+    log.write("born again", nanoseconds=MINUTE)
     wait_for(lambda: "born again" in reader.lines)
-    end(cluster, HEAD)
+    assert reader.lines == [*numbered(3), "born again"], "the pod's status does not tell of the restart yet"
+    log.ended = True
+    cluster.put(pod(HEAD, "Succeeded", containerStatuses=RESTARTED))
     reader.join()
-    assert [*numbered(3), "born again"] == [line for line in reader.lines if line != "last words"]
-    assert reader.lines.count("last words") == 1
+    assert reader.lines == [*numbered(3), "born again", "last words"]
+
+
+@pytest.mark.parametrize("tail", [None, 2])
+def test_what_was_read_of_a_container_before_its_restart_is_not_repeated(
+    tail: int | None, cluster: FakeCluster, api: Api
+) -> None:
+    log = log_of(cluster, HEAD)
+    cluster.put(pod(HEAD))
+    log.write("long ago", *numbered(3))
+    reader = reading(pod_lines(api, HEAD, tail=tail, patience=HASTY))
+    seen = numbered(3)[-tail:] if tail else ["long ago", *numbered(3)]
+    wait_for(lambda: reader.lines == seen)
+    cluster.put(pod(HEAD, containerStatuses=RESTARTED))
+    log.restart("last words")
+    wait_for(lambda: "last words" in reader.lines)
+    log.write("born again", nanoseconds=MINUTE)
+    wait_for(lambda: "born again" in reader.lines)
+    log.ended = True
+    cluster.put(pod(HEAD, "Succeeded", containerStatuses=RESTARTED))
+    reader.join()
+    assert reader.lines == [*seen, "last words", "born again"]
 
 
 class reading(threading.Thread):  # noqa: N801 (used as a function)

@@ -47,8 +47,10 @@ class PodLog:
             second = (FIRST_LINE + timedelta(seconds=since // 10**9)).strftime("%Y-%m-%dT%H:%M:%S")
             self.lines.append((f"{second}.{since % 10**9:09}Z", text + end))
 
-    def restart(self) -> None:
-        """The container ended and was started again."""
+    def restart(self, last: str) -> None:
+        """The container wrote a last line, which no open connection brings, ended and was started again."""
+        self.lines = [*self.lines]  # connections read on in the list that they began with
+        self.write(last)
         self.previous, self.lines = self.lines, []
 
 

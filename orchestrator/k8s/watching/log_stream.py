@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from collections.abc import Callable, Generator, Iterator
+from copy import deepcopy
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import quote, urlencode
@@ -25,21 +26,30 @@ OVERLAP = timedelta(seconds=2)
 
 
 class Position:
-    """Which lines of a log have been shown."""
+    """Which lines of a log have been shown.
 
-    def __init__(self) -> None:
+    Args:
+        of_last: only the last lines were asked for: what is older than the first of them is not shown later either.
+    """
+
+    def __init__(self, of_last: bool = False) -> None:
+        self._of_last = of_last
+        self._earliest: datetime | None = None
         self._latest: datetime | None = None
         self._recent: deque[tuple[datetime, str]] = deque()
         self._again: Counter[str] = Counter()
+        self.first_new: tuple[datetime, str] | None = None
+        """The first line that was shown since the log was opened, with its stamp."""
 
     @property
     def since(self) -> str | None:
         """From when on to ask, in whole seconds; None from the start."""
-        return (self._latest - OVERLAP).strftime("%Y-%m-%dT%H:%M:%SZ") if self._latest else None
+        return _in_seconds(self._latest - OVERLAP) if self._latest else None
 
     def reopened(self) -> None:
         """From here on lines may come that were shown already."""
         self._again = Counter(line for _, line in self._recent)
+        self.first_new = None
 
     def take(self, line: str) -> str | None:
         """The text of a stamped line, or None where it was shown already."""
@@ -51,6 +61,10 @@ class Position:
         if self._again[line]:
             self._again[line] -= 1
             return None
+        self._earliest = self._earliest or when
+        if self._of_last and when < self._earliest:
+            return None
+        self.first_new = self.first_new or (when, line)
         self._latest = max(self._latest or when, when)
         self._recent.append((when, line))
         start = (self._latest - OVERLAP).replace(microsecond=0)
@@ -78,7 +92,7 @@ def pod_lines(
         ClusterError: logs may not be read, or the cluster did not answer for as long as `patience` says.
     """
     patience = patience or Patience()
-    position, restarts, waited, pause = Position(), _restarts(api, pod), 0.0, patience.first_seconds
+    position, restarts, waited, pause = Position(tail is not None), _restarts(api, pod), 0.0, patience.first_seconds
     while True:
         query = {"follow": "true" if follow else "false", "timestamps": "true"}
         query |= {"container": container} if container else {}
@@ -98,16 +112,17 @@ def pod_lines(
             patience.sleep(pause)
             waited, pause = waited + (0.0 if starting else pause), min(2 * pause, patience.longest_seconds)
             continue
+        before = deepcopy(position)
         position.reopened()
         whole, rest = yield from _read(response, position)
         ended, now_restarts = _state(api, pod)
-        if whole and (ended or not follow):
-            if rest and (text := position.take(rest)) is not None:
-                yield text
-            return
-        if now_restarts > restarts:
+        if whole and (ended or not follow) and rest and (text := position.take(rest)) is not None:
+            yield text
+        if follow and now_restarts > restarts:
             restarts = now_restarts
-            yield from _last_of_previous(api, pod, query, position)
+            yield from _last_of_previous(api, pod, query, before, position)
+        if whole and (ended or not follow):
+            return
         waited, pause = 0.0, patience.first_seconds
         patience.sleep(pause)
 
@@ -160,14 +175,34 @@ def _read(response: Any, position: Position) -> Generator[str, None, tuple[bool,
     return True, rest.decode(errors="replace")
 
 
-def _last_of_previous(api: Api, pod: str, query: dict[str, str], position: Position) -> Iterator[str]:
-    """What the container before a restart said after the connection broke."""
+def _last_of_previous(api: Api, pod: str, query: dict[str, str], before: Position, position: Position) -> Iterator[str]:
+    """What the container before a restart said that was not shown.
+
+    The log that was read last may be of either container: a pod's status tells of a restart later than its log does.
+    So where that log's lines are not in the one of the container before, it goes on from what was shown `before`.
+    """
+    query = query | {"follow": "false", "previous": "true"}
     try:
-        response = open_log(api, pod, query | {"follow": "false", "previous": "true"})
+        if position.first_new and not _holds(api, pod, query, *position.first_new):
+            position = before
+        if position.since:
+            query = {key: value for key, value in query.items() if key != "tailLines"} | {"sinceTime": position.since}
+        response = open_log(api, pod, query)
     except ClusterError:
         return  # the node has removed it
     position.reopened()
     yield from _read(response, position)
+
+
+def _holds(api: Api, pod: str, query: dict[str, str], when: datetime, line: str) -> bool:
+    """Whether a stamped line is in the log that a query asks for."""
+    near = {"sinceTime": _in_seconds(when), "limitBytes": str(2**20)}
+    response = open_log(api, pod, {key: value for key, value in query.items() if key != "tailLines"} | near)
+    return line in response.data.decode(errors="replace").split("\n")
+
+
+def _in_seconds(when: datetime) -> str:
+    return when.strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def _state(api: Api, pod: str) -> tuple[bool, int]:
