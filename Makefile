@@ -10,6 +10,9 @@ PYTHON_PACKAGES = $(shell $(PYTHON) -c $(HAS_HEADERS) 2>/dev/null || $(PYTHON) -
 HAS_HEADERS := 'import ensurepip, os, sysconfig, sys; sys.exit(not os.path.exists(sysconfig.get_path("include") + "/Python.h"))'
 INSTALLED := $(VENV)/.installed
 
+# Where it is set, each of the many processes of a launch compiles what it imports: 2.4 times the processor time.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: quickstart install system browser test test-fast lint format bench bench-packs bench-gpu chaos image manifests lock clean
 
 quickstart: $(INSTALLED)  ## set up, then launch digits-grid: minutes on two CPU cores
@@ -23,6 +26,7 @@ $(INSTALLED): requirements.lock pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile -r requirements.lock
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
+	@$(BIN)/python -m compileall -q -q -j 0 $(VENV)/lib || true  # as pip does, on all cores; a few files are not for this Python
 	@touch $@
 
 system:  ## what FFCV compiles against (Debian and Ubuntu)

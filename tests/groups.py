@@ -13,7 +13,7 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
-SECONDS = 40
+from tests.waiting import PATIENCE_SECONDS
 
 
 def in_group(size: int, function: Callable[..., Any], *arguments: Any) -> list[Any]:
@@ -35,7 +35,7 @@ def in_group(size: int, function: Callable[..., Any], *arguments: Any) -> list[A
     try:
         for _, sender in pipes:
             sender.close()
-        answers = [receiver.recv() if receiver.poll(SECONDS) else "no answer" for receiver, _ in pipes]
+        answers = [receiver.recv() if receiver.poll(PATIENCE_SECONDS) else "no answer" for receiver, _ in pipes]
     finally:
         for process in processes:
             process.join(5)

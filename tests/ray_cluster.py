@@ -10,7 +10,6 @@ import subprocess
 import sys
 import tempfile
 import threading
-import time
 import urllib.request
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
@@ -20,11 +19,10 @@ from typing import Any
 
 import psutil
 
+from tests.waiting import PATIENCE_SECONDS, wait_for
+
 TOKEN = "0123456789abcdef0123456789abcdef"
 BIN = Path(sys.executable).parent
-START_SECONDS = 120.0
-PATIENCE_SECONDS = 300.0
-"""For anything: machines that run tests may be busy."""
 
 
 @dataclass(frozen=True)
@@ -141,13 +139,12 @@ def end_group(process: subprocess.Popen[Any]) -> None:
 
 
 def _wait(condition: Any) -> None:
-    deadline = time.monotonic() + START_SECONDS
-    while True:
+    def holds() -> bool:
         with suppress(OSError, KeyError):
-            if condition():
-                return
-        assert time.monotonic() < deadline, "the cluster did not start"
-        time.sleep(0.2)
+            return bool(condition())
+        return False
+
+    wait_for(holds, every=0.2)
 
 
 def free_ports(count: int) -> list[int]:

@@ -9,7 +9,7 @@ import pytest
 
 from orchestrator.analysis.scores import run_table
 from orchestrator.ledger import Ledger
-from tests.test_launch import launch
+from tests.launches import launch
 
 pytestmark = pytest.mark.ray
 

@@ -15,6 +15,7 @@ import torch
 from sklearn.datasets import load_digits
 
 from search_spaces.datasets import DATASETS
+from tests.waiting import PATIENCE_SECONDS
 from workers.beton_file import ALWAYS_HASHED_BYTES, manifest_path, read_beton, write_beton
 from workers.betons import (
     BetonError,
@@ -240,7 +241,9 @@ images, labels = (np.concatenate(parts) for parts in zip(*((i.numpy().copy(), l.
 np.savez(sys.argv[2], images=images, labels=labels)
 """
     output = digits / "read.npz"
-    subprocess.run([sys.executable, "-c", script, str(digits / "train.beton"), str(output)], check=True, timeout=120)
+    subprocess.run(
+        [sys.executable, "-c", script, str(digits / "train.beton"), str(output)], check=True, timeout=PATIENCE_SECONDS
+    )
     read = np.load(output)
     np.testing.assert_array_equal(read["images"], stored(digits / "train.beton"))
     np.testing.assert_array_equal(read["labels"][:, 0], true_labels(digits / "train.beton"))

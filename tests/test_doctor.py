@@ -32,6 +32,7 @@ from orchestrator.doctor import Check, looks
 from orchestrator.storage import open_storage
 from search_spaces.datasets import DATASETS
 from tests import object_store
+from tests.waiting import PATIENCE_SECONDS
 from workers.beton_file import manifest_path, write_beton
 from workers.betons import prepare_digits, prepare_mixture
 
@@ -292,9 +293,9 @@ class TestRay:
     ) -> None:
         monkeypatch.setenv("RAY_AUTH_MODE", "token")
         monkeypatch.setenv("RAY_AUTH_TOKEN", "0123456789abcdef0123456789abcdef")
+        monkeypatch.setattr(ray_clusters, "ANSWER_SECONDS", PATIENCE_SECONDS)  # who is refused, is so long before that
         with cluster() as address:
             assert_told(ray_clusters.check_ray_cluster(address), "ok", "1 nodes, 1 CPUs, 0 GPUs", "")
-            monkeypatch.setattr(ray_clusters, "ANSWER_SECONDS", 3.0)
             monkeypatch.setenv("RAY_AUTH_TOKEN", "of another cluster")
             refused = ray_clusters.check_ray_cluster(address)
             monkeypatch.delenv("RAY_AUTH_TOKEN")

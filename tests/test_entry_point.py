@@ -20,8 +20,9 @@ from orchestrator.k8s.rendering.manifests import render
 from orchestrator.k8s.rendering.mounts import Mounts
 from orchestrator.ledger import ATTEMPTS_PER_LAUNCH, Ledger
 from search_spaces.catalog import load_space
-from tests.ray_cluster import PATIENCE_SECONDS, TokenCluster, end_group, token_cluster
-from tests.test_launch import assert_verified, wait_for
+from tests.launches import assert_verified
+from tests.ray_cluster import TokenCluster, end_group, token_cluster
+from tests.waiting import PATIENCE_SECONDS, wait_for
 
 pytestmark = pytest.mark.ray
 
@@ -152,7 +153,7 @@ def test_an_attempt_trains_all_and_the_next_one_finds_it_complete(submission: Su
 @pytest.mark.chaos
 def test_attempts_die_and_overlap_and_the_sweep_is_complete_once(submission: Submission) -> None:
     first = submission.start("attempt-1")
-    wait_for(lambda: list(submission.sweep.glob("checkpoints/*")), PATIENCE_SECONDS)
+    wait_for(lambda: list(submission.sweep.glob("checkpoints/*")))
     (driver,) = submission.drivers()
     driver.kill()
     log, _ = first.communicate(timeout=PATIENCE_SECONDS)
@@ -161,7 +162,7 @@ def test_attempts_die_and_overlap_and_the_sweep_is_complete_once(submission: Sub
     assert Ledger(submission.sweep).statuses() == {}
 
     attempts = {"attempt-2": submission.start("attempt-2")}
-    wait_for(submission.drivers, PATIENCE_SECONDS)
+    wait_for(submission.drivers)
     attempts["attempt-3"] = submission.start("attempt-3")
     try:
         logs = {name: process.communicate(timeout=PATIENCE_SECONDS)[0] for name, process in attempts.items()}

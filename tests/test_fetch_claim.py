@@ -44,6 +44,7 @@ from tests.kubernetes_api import FakeCluster
 from tests.kubernetes_api.streams import streams_of
 from tests.object_store import BUCKET
 from tests.test_fetch import FIGURE, ROOT, RUNS, SPACE, assert_same, files_below, go_on, sweep_in, train
+from tests.waiting import PATIENCE_SECONDS, wait_for
 
 CLAIM = "bo-sweep-results"
 PROFILE = ClusterProfile(
@@ -101,7 +102,7 @@ def test_a_claim_is_storage_for_reading(tmp_path: Path, target: Storage) -> None
 
 
 def get(address: str, path: str, method: str = "GET") -> tuple[int, bytes]:
-    connection = http.client.HTTPConnection(address.removeprefix("http://"), timeout=10)
+    connection = http.client.HTTPConnection(address.removeprefix("http://"), timeout=PATIENCE_SECONDS)
     connection.request(method, path)
     response = connection.getresponse()
     found = response.status, response.read()
@@ -144,7 +145,9 @@ def test_the_server_gives_nothing_outside_its_folder_and_takes_nothing(tmp_path:
 
 def test_the_server_leaves_when_nobody_asks_and_starts_light(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "orchestrator.k8s.fetching.file_server", str(tmp_path), "--port", "0"]
-    result = subprocess.run([*command, "--idle-minutes", "0.01"], cwd=ROOT, timeout=20, check=True, capture_output=True)
+    result = subprocess.run(
+        [*command, "--idle-minutes", "0.01"], cwd=ROOT, timeout=PATIENCE_SECONDS, check=True, capture_output=True
+    )
     assert result.stdout.startswith(b"http://127.0.0.1:")
     code = "import sys, orchestrator.k8s.fetching.file_server\nprint(*{name.split('.')[0] for name in sys.modules})"
     loaded = subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True, text=True).stdout
@@ -347,10 +350,7 @@ def test_connections_that_break_are_made_anew(
         fetch(storage.child("one"), target, on_progress=cut)
         assert storage.folders() == ["one"]
     assert breaks == 3
-    deadline = time.monotonic() + 10  # the server notices a moment later
-    while streams_of(cluster).open_now and time.monotonic() < deadline:
-        time.sleep(0.01)
-    assert streams_of(cluster).open_now == 0
+    wait_for(lambda: streams_of(cluster).open_now == 0)  # the server notices a moment later
     assert_same(source, Ledger(target))
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator.k8s.profiles import load_profile
+from tests.waiting import PATIENCE_SECONDS
 
 ROOT = Path(__file__).resolve().parents[1]
 VERSION = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
@@ -52,7 +53,7 @@ class Bench:
             env={**environment, **variables},
             capture_output=True,
             text=True,
-            timeout=30,
+            timeout=PATIENCE_SECONDS,
             check=False,
         )
 

@@ -30,6 +30,7 @@ from tests.kubernetes_api import FakeCluster
 from tests.kubernetes_api.certificates import make_certificate
 from tests.kubernetes_api.server import TOKEN
 from tests.kubernetes_api.validation import CRD_FOLDER
+from tests.waiting import PATIENCE_SECONDS
 
 CONFIG = {
     "apiVersion": "v1",
@@ -440,7 +441,7 @@ def test_kubectl_takes_the_server_for_a_real_one(tmp_path: Path) -> None:
         def kubectl(*arguments: str) -> tuple[int, str]:
             command = ["kubectl", "--kubeconfig", str(path), "--cache-dir", str(tmp_path / "cache"), *arguments]
             environment = {"PATH": os.environ["PATH"], "HOME": str(tmp_path)}
-            done = subprocess.run(command, capture_output=True, text=True, timeout=60, env=environment)
+            done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_SECONDS, env=environment)
             return done.returncode, done.stdout + done.stderr
 
         assert kubectl("apply", "--server-side", "-f", str(tmp_path / "good.yaml")) == (

@@ -17,6 +17,7 @@ from orchestrator.cli import main
 from orchestrator.k8s.profiles import load_profile
 from tests.kubernetes_api.kinds import BY_NAME
 from tests.kubernetes_api.validation import check
+from tests.waiting import PATIENCE_SECONDS
 
 ROOT = Path(__file__).resolve().parents[1]
 FOLDER = ROOT / "k8s"
@@ -24,7 +25,9 @@ FOLDER = ROOT / "k8s"
 
 def test_make_has_the_targets_that_the_guide_names() -> None:
     for target, part in (("image", "k8s/build.sh"), ("manifests", "k8s/write_manifests.py")):
-        done = subprocess.run(["make", "-n", target], cwd=ROOT, capture_output=True, text=True, timeout=30, check=False)
+        done = subprocess.run(
+            ["make", "-n", target], cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE_SECONDS, check=False
+        )
         assert done.returncode == 0, done.stderr
         assert part in done.stdout
 

@@ -6,7 +6,7 @@ import shutil
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -21,6 +21,7 @@ from tests.cluster_scenes import HEAD, JOB, SUBMITTER, SWEEP, WORKERS, container
 from tests.kubernetes_api import FakeCluster
 from tests.kubernetes_api.certificates import make_certificate
 from tests.kubernetes_api.streams import log_of
+from tests.waiting import PATIENCE_SECONDS, wait_for
 
 HASTY = Patience(first_seconds=0.01, longest_seconds=0.02, total_seconds=0.3, poll_seconds=0.05)
 
@@ -153,13 +154,6 @@ class reading(threading.Thread):  # noqa: N801 (used as a function)
         assert not self.is_alive(), "it did not end"
 
 
-def wait_for(condition: Callable[[], bool], seconds: float = 8.0) -> None:
-    limit = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < limit, "it did not happen"
-        time.sleep(0.01)
-
-
 def test_trouble_that_passes_is_mended_and_other_trouble_is_told(cluster: FakeCluster, api: Api) -> None:
     log_of(cluster, SUBMITTER).write("line")
     end(cluster)
@@ -266,5 +260,5 @@ def test_kubectl_reads_the_same_log(tmp_path: Path) -> None:
         log_of(cluster, SUBMITTER).write(*numbered(3))
         end(cluster)
         command = ["kubectl", "--kubeconfig", str(path), "--cache-dir", str(tmp_path), "logs", "-f", SUBMITTER]
-        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=30)
+        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=PATIENCE_SECONDS)
         assert done.stdout.splitlines() == list(pod_lines(connect(Connection(path)), SUBMITTER)) == numbered(3)

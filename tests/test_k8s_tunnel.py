@@ -22,6 +22,7 @@ from tests.cluster_scenes import HEAD, pod
 from tests.kubernetes_api import FakeCluster
 from tests.kubernetes_api.certificates import make_certificate
 from tests.kubernetes_api.streams import streams_of
+from tests.waiting import PATIENCE_SECONDS, wait_for
 
 
 @contextmanager
@@ -73,13 +74,6 @@ def read_all(connection: socket.socket) -> bytes:
     return b"".join(parts)
 
 
-def wait_for(condition: Callable[[], bool], seconds: float = 5.0) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "it did not happen"
-        time.sleep(0.01)
-
-
 def test_several_connections_speak_with_the_pod_at_once_and_nothing_stays_open(cluster: FakeCluster, api: Api) -> None:
     threads = set(threading.enumerate())
     with listening(echo) as port:
@@ -109,7 +103,7 @@ def test_http_goes_through(cluster: FakeCluster, api: Api) -> None:
     with listening(serve) as port:
         streams_of(cluster).ports[HEAD, 8265] = port
         with forwarded(api, HEAD, 8265) as local_port:
-            answer = urllib.request.urlopen(f"http://127.0.0.1:{local_port}/api/version", timeout=5)
+            answer = urllib.request.urlopen(f"http://127.0.0.1:{local_port}/api/version", timeout=PATIENCE_SECONDS)
             assert answer.read() == b"ok"
             answer.close()
 

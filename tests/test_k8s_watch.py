@@ -42,6 +42,7 @@ from tests.cluster_scenes import (
 )
 from tests.kubernetes_api import FakeCluster
 from tests.kubernetes_api.streams import log_of, streams_of
+from tests.waiting import PATIENCE_SECONDS
 
 NO_GPU = "0/5 nodes are available: 5 Insufficient nvidia.com/gpu."
 TOKEN = "token-of-ray"
@@ -381,14 +382,14 @@ def test_the_dashboard_is_shown_finds_a_new_head_again_and_ends_with_ctrl_c(
         )
         assert process.stdout is not None
         assert process.stdout.readline() == f"http://127.0.0.1:{local}\n"
-        assert urllib.request.urlopen(f"http://127.0.0.1:{local}/", timeout=5).read() == b"hello"
+        assert urllib.request.urlopen(f"http://127.0.0.1:{local}/", timeout=PATIENCE_SECONDS).read() == b"hello"
         successor = f"{CLUSTER}-head-zzzzz"
         cluster.remove("Pod", HEAD)
         streams_of(cluster).ports[successor, 8265] = port
         cluster.put(pod(successor))
-        assert urllib.request.urlopen(f"http://127.0.0.1:{local}/", timeout=5).read() == b"hello"
+        assert urllib.request.urlopen(f"http://127.0.0.1:{local}/", timeout=PATIENCE_SECONDS).read() == b"hello"
         process.send_signal(signal.SIGINT)
-        out, words = process.communicate(timeout=10)
+        out, words = process.communicate(timeout=PATIENCE_SECONDS)
     assert (process.returncode, out) == (0, "")
     assert f"kubectl get secret {CLUSTER} -n default -o jsonpath='{{.data.auth_token}}' | base64 -d" in words
     assert f"bo-sweep k8s status {SWEEP}" in words

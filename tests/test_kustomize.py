@@ -25,6 +25,7 @@ from orchestrator.k8s.rendering.manifests import Manifests, render
 from search_spaces.catalog import load_space
 from tests.kubernetes_api.kinds import BY_NAME
 from tests.kubernetes_api.validation import check
+from tests.waiting import PATIENCE_SECONDS
 
 ROOT = Path(__file__).resolve().parents[1]
 FOLDER = ROOT / "k8s"
@@ -49,7 +50,9 @@ def rendered(space_name: str, on: ClusterProfile) -> Manifests:
 
 def built(folder: Path) -> list[Item]:
     command = ["kustomize", "build"] if shutil.which("kustomize") else ["kubectl", "kustomize"]
-    done = subprocess.run([*command, str(folder)], capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(
+        [*command, str(folder)], capture_output=True, text=True, timeout=PATIENCE_SECONDS, check=False
+    )
     assert done.returncode == 0, done.stderr
     items = list(yaml.safe_load_all(done.stdout))
     assert all(items)

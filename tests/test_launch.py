@@ -1,63 +1,20 @@
-"""Launching for real: Ray Tune workers, FFCV, the ledger, the figures; and what is left after a stop or a death."""
+"""Launching for real: Ray Tune workers, FFCV, the ledger, the figures."""
 
 from __future__ import annotations
 
 import json
-import os
-import signal
 import subprocess
-import sys
-import time
 from pathlib import Path
-from typing import Any
 
 import polars as pl
-import psutil
 import pytest
 from polars.testing import assert_frame_equal
 
-from orchestrator.lease import current_claim
 from orchestrator.ledger import Ledger
-from orchestrator.storage import open_storage
-from orchestrator.verify import verify
-from workers.schema import ROWS, TIMING_COLUMNS
+from tests.launches import ONE_WORKER, TINY, assert_verified, bo_sweep, launch, table
+from workers.schema import ROWS
 
 pytestmark = pytest.mark.ray
-
-TINY = (
-    "--no-figures",
-    *("--set", "widths=[2, 4]", "--set", "noise.rates=[0, 0.4]", "--set", "recipe.epochs=4"),
-    *("--set", "evaluation.points=6", "--seeds", "2"),
-)
-"""8 runs in 4 packs, a second or two each."""
-ONE_WORKER = ("--workers", "1")
-"""Where it does not matter that there are more: each takes seconds to start."""
-
-
-def command(*arguments: str | Path) -> list[str]:
-    return [sys.executable, "-m", "orchestrator.cli", *map(str, arguments)]
-
-
-def bo_sweep(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(command(*arguments), capture_output=True, text=True, timeout=300)
-
-
-def launch(
-    storage: Path | str, data: Path, *arguments: str, space: str = "digits-grid"
-) -> subprocess.CompletedProcess[str]:
-    return bo_sweep("launch", space, "--storage", storage, "--data", data, *arguments)
-
-
-def table(storage: Path, name: str = "digits-grid") -> pl.DataFrame:
-    """The whole table without what differs from one execution to the next."""
-    return Ledger(storage / name).load().drop(*TIMING_COLUMNS, "attempt", "pack_size").sort("run_id", "evaluation")
-
-
-def assert_verified(storage: Path, name: str = "digits-grid") -> None:
-    """Every planned evaluation is there exactly once."""
-    found = verify(Ledger(storage / name))
-    assert found.problems == []
-    assert found.is_complete
 
 
 @pytest.fixture(scope="module")
@@ -134,118 +91,12 @@ def test_growing_trains_only_what_is_new_and_changes_nothing_else(
     assert cells["n"].to_list() == [3] * 4
 
 
-def wait_for(condition: Any, seconds: float = 60) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "waited too long"
-        time.sleep(0.05)
-
-
-def start(storage: Path, data: Path, *arguments: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        command("launch", "digits-grid", "--storage", storage, "--data", data, *arguments),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
-
-
-def finished(storage: Path) -> int:
-    return len(list((storage / "digits-grid" / "ends").glob("*.parquet")))
-
-
-def in_training(process: subprocess.Popen[str], storage: Path | str, name: str = "digits-grid") -> bool:
-    """Whether workers are at it: their progress stands in the lease."""
-    assert process.poll() is None, process.communicate()
-    claim = current_claim(open_storage(storage).child(name))
-    return bool(claim and any(each["share_done"] > 0 for each in claim.progress.get("running", [])))
-
-
-def has_saved(process: subprocess.Popen[str], storage: Path | str, name: str = "digits-grid") -> bool:
-    """Whether runs in training have been saved; what is saved of runs that end is dropped. Sooner seen than a lease."""
-    assert process.poll() is None, process.communicate()
-    return any(True for _ in open_storage(storage).child(name).list("checkpoints"))
-
-
-LONGER = (
-    *(*TINY, "--set", "recipe.epochs=40", "--set", "evaluation.points=40", "--seeds", "2"),
-    *("--set", "resources.checkpoint_seconds=0.2"),
-)
-"""8 runs in 4 packs of a second or more, which are saved all the time."""
-
-
-@pytest.fixture(scope="module")
-def longer(tmp_path_factory: pytest.TempPathFactory, data_folder: Path) -> Path:
-    storage = tmp_path_factory.mktemp("longer")
-    result = launch(storage, data_folder, *LONGER)
-    assert result.returncode == 0, result.stderr
-    return storage
-
-
-def test_the_first_ctrl_c_saves_what_runs_and_the_next_launch_goes_on_from_there(
-    tmp_path: Path, data_folder: Path, longer: Path
-) -> None:
-    process = start(tmp_path, data_folder, *LONGER)
-    wait_for(lambda: has_saved(process, tmp_path))
-    os.killpg(process.pid, signal.SIGINT)  # on a terminal it reaches the workers too
-    _, errors = process.communicate(timeout=60)
-    assert process.returncode == 3, errors
-    assert "Stopped before the end" in errors
-    assert "bo-sweep launch digits-grid" in errors
-    assert "Traceback" not in errors
-    saved = [path.stem for path in (tmp_path / "digits-grid" / "checkpoints").iterdir()]
-    assert saved, "what was in training has a checkpoint"
-    assert list((tmp_path / "digits-grid" / "lease").iterdir()) == []
-    kept = set(Ledger(tmp_path / "digits-grid").statuses())
-    result = launch(tmp_path, data_folder, *LONGER)
-    assert result.returncode == 0, result.stderr
-    assert f"{8 - len(kept)} of 8 runs to train" in result.stderr
-    events = Ledger(tmp_path / "digits-grid").logs()
-    assert set(events.filter(pl.col("event") == "resumed")["run_id"]) == set(saved)
-    assert list((tmp_path / "digits-grid" / "checkpoints").iterdir()) == []
-    assert_verified(tmp_path)
-    assert_frame_equal(table(tmp_path), table(longer))
-
-
-def test_the_second_stop_stops_at_once_and_loses_nothing_committed(tmp_path: Path, data_folder: Path) -> None:
-    process = start(tmp_path, data_folder, *LONGER, "--set", "recipe.epochs=3000")
-    wait_for(lambda: in_training(process, tmp_path))
-    process.terminate()
-    process.terminate()
-    time.sleep(0.3)
-    process.terminate()
-    _, errors = process.communicate(timeout=60)
-    assert process.returncode == 3, errors
-    assert "Traceback" not in errors
-    assert verify(Ledger(tmp_path / "digits-grid")).problems == []
-
-
 def test_a_budget_of_runs_ends_with_exit_code_3_and_the_command_that_goes_on(tmp_path: Path, data_folder: Path) -> None:
     result = launch(tmp_path, data_folder, *TINY, "--max-runs", "3", *ONE_WORKER)
     assert result.returncode == 3, result.stderr
     assert "3 runs were allowed" in result.stderr
     assert "bo-sweep launch digits-grid --storage" in result.stderr
     assert list(Ledger(tmp_path / "digits-grid").statuses().values()) == ["done"] * 3
-
-
-def test_a_second_launch_is_refused_while_the_first_one_runs(tmp_path: Path, data_folder: Path) -> None:
-    long = (*LONGER, "--set", "recipe.epochs=3000")
-    process = start(tmp_path, data_folder, *long)
-    wait_for(lambda: in_training(process, tmp_path))
-    second = launch(tmp_path, data_folder, *long)
-    assert second.returncode == 4
-    assert f"process {process.pid}" in second.stderr
-    assert "status digits-grid --watch" in second.stderr
-    status = json.loads(bo_sweep("status", "digits-grid", "--storage", tmp_path, "--json").stdout)
-    assert status["live"]["workers"] == 2
-    assert status["runs"]["running"] > 0
-    shown = bo_sweep("status", "digits-grid", "--storage", tmp_path).stdout
-    assert f"process {process.pid}" in shown
-    assert verify(Ledger(tmp_path / "digits-grid")).problems == [], "safe while it runs"
-    process.terminate()
-    _, errors = process.communicate(timeout=60)
-    assert process.returncode == 3, errors
 
 
 def test_finished_runs_of_another_sweep_are_taken_over_by_id(
@@ -314,43 +165,6 @@ def test_a_run_can_be_reproduced_from_what_the_ledger_says(undisturbed: Path, da
     assert document["comparison"] == {"rows_before": 6, "rows_now": 6, "differences": {}, "identical": True}
     assert "--set seeds=" in document["command"].replace("'", "")
     assert document["trained with"] == document["here"]
-
-
-@pytest.mark.parametrize("sign", ["gcs_server", "raylet"])
-def test_a_stop_while_the_cluster_starts_is_a_stop(sign: str, tmp_path: Path, data_folder: Path) -> None:
-    process = start(tmp_path, data_folder, *LONGER)
-    wait_for(lambda: any(sign in child.name() for child in psutil.Process(process.pid).children(recursive=True)))
-    process.terminate()
-    _, errors = process.communicate(timeout=60)
-    assert process.returncode == 3, errors
-    assert "Stopped." in errors
-
-
-@pytest.mark.parametrize("victim", ["worker", pytest.param("driver", marks=pytest.mark.chaos)])
-def test_after_a_kill_the_table_is_that_of_an_undisturbed_sweep(
-    victim: str, longer: Path, tmp_path: Path, data_folder: Path
-) -> None:
-    process = start(tmp_path, data_folder, *LONGER)
-
-    def workers() -> list[psutil.Process]:
-        children = psutil.Process(process.pid).children(recursive=True)
-        return [child for child in children if "ImplicitFunc" in " ".join(child.cmdline())]
-
-    wait_for(lambda: has_saved(process, tmp_path))
-    if victim == "worker":
-        workers()[0].kill()
-        _, errors = process.communicate(timeout=120)
-        assert process.returncode == 0, errors
-    else:
-        children = psutil.Process(process.pid).children(recursive=True)
-        process.kill()
-        process.wait()
-        process.communicate()
-        psutil.wait_procs(children, timeout=30)
-        result = launch(tmp_path, data_folder, *LONGER)
-        assert result.returncode == 0, result.stderr
-    assert_verified(tmp_path)
-    assert_frame_equal(table(tmp_path), table(longer))
 
 
 def test_a_run_that_fails_is_recorded_with_its_cause_and_does_not_take_others_along(

@@ -21,7 +21,8 @@ from search_spaces.runs import expand
 from tests.chaos.places import nodes
 from tests.groups import train_together
 from tests.image_sources import image_file, pixels
-from tests.test_launch import assert_verified, bo_sweep, command, in_training, wait_for
+from tests.launches import assert_verified, bo_sweep, end_of, in_training, launching
+from tests.waiting import PATIENCE_SECONDS, wait_for
 from workers.group import ALONE
 
 pytestmark = pytest.mark.ray
@@ -71,18 +72,12 @@ def test_imagenet_lite_trains_in_two_processes_and_survives_the_death_of_one(
     data, overrides = photos
     storage = tmp_path / "sweeps"
     sets = [part for override in overrides for part in ("--set", override)]
-    process = subprocess.Popen(
-        command("launch", "imagenet-lite", "--storage", storage, "--data", data, *sets),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
     saved = storage / "imagenet-lite" / "checkpoints"
-    wait_for(lambda: in_training(process, storage, "imagenet-lite") and any(saved.glob("*")), seconds=120)
-    (killed,) = [child for child in psutil.Process(process.pid).children(recursive=True) if is_follower(child)]
-    killed.send_signal(signal.SIGKILL)
-    _, errors = process.communicate(timeout=180)
+    with launching(storage, data, *sets, space="imagenet-lite") as process:
+        wait_for(lambda: in_training(process, storage, "imagenet-lite") and any(saved.glob("*")))
+        (killed,) = [child for child in psutil.Process(process.pid).children(recursive=True) if is_follower(child)]
+        killed.send_signal(signal.SIGKILL)
+        errors = end_of(process)
     assert process.returncode == 0, errors
     assert "Traceback" not in errors
     assert_verified(storage, "imagenet-lite")
@@ -117,7 +112,7 @@ def test_a_run_that_fails_in_one_of_two_processes_is_set_aside_and_all_others_ar
         [sys.executable, "-c", code, *arguments],
         capture_output=True,
         text=True,
-        timeout=400,
+        timeout=PATIENCE_SECONDS,
         cwd=root,
         env=os.environ | {"PYTHONPATH": str(root)},
     )
@@ -135,18 +130,11 @@ def test_runs_over_three_nodes_go_on_when_one_is_lost_and_another_comes(tmp_path
     overrides = ("widths=[2]", "noise.rates=[0, 0.4]", "seeds=1", "recipe.epochs=60", "evaluation.points=20")
     more = ("resources.processes_per_worker=3", "resources.checkpoint_seconds=0.5")
     sets = [part for override in (*overrides, *more) for part in ("--set", override)]
-    arguments: tuple[str | Path, ...] = ("launch", "digits-grid", "--storage", tmp_path, "--data", data_folder, *sets)
-    with nodes() as cluster:
-        process = subprocess.Popen(
-            command(*arguments, "--address", cluster.ray.address),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        wait_for(lambda: in_training(process, tmp_path), seconds=180)
+    with nodes() as cluster, launching(tmp_path, data_folder, *sets, "--address", cluster.ray.address) as process:
+        wait_for(lambda: in_training(process, tmp_path))
         cluster.remove(0, kill=True)
         cluster.add()
-        _, errors = process.communicate(timeout=240)
+        errors = end_of(process)
     assert process.returncode == 0, errors
     assert_verified(tmp_path)
     events = Ledger(tmp_path / "digits-grid").logs()["event"].to_list()

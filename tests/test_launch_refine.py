@@ -13,7 +13,7 @@ from orchestrator.refine.target import Target
 from orchestrator.status import status_document
 from orchestrator.verify import verify
 from search_spaces.runs import count_beside
-from tests.test_launch import bo_sweep
+from tests.launches import bo_sweep
 from tests.test_refine import LEVEL, SIGNAL, closed_form, gmm
 from workers.theory import boundary_ratio_finite
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import polars as pl
@@ -22,8 +20,9 @@ from search_spaces.packs import group_packs
 from search_spaces.runs import expand
 from search_spaces.spec import SearchSpace
 from tests import object_store
+from tests.launches import TINY, has_saved, launch, launching
 from tests.object_store import BUCKET
-from tests.test_launch import TINY, has_saved, launch, wait_for
+from tests.waiting import wait_for
 from workers.placement import Placement
 from workers.schema import ROWS, TIMING_COLUMNS
 from workers.train import train_pack
@@ -47,17 +46,9 @@ def test_a_sweep_on_s3_survives_a_kill_and_a_store_that_fails(
         url = f"s3://{BUCKET}/sweeps"
         longer = ("--set", "recipe.epochs=60", "--set", "resources.checkpoint_seconds=0.2")
         more = (*TINY, *longer, "--set", "resources.engine=fused")
-        command = [sys.executable, "-m", "orchestrator.cli", "launch", "digits-grid", "--storage", url]
-        process = subprocess.Popen(
-            [*command, "--data", str(data_folder), *more],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
-        )
-        wait_for(lambda: has_saved(process, url), seconds=120)
-        os.killpg(process.pid, signal.SIGKILL)
-        process.communicate()
+        with launching(url, data_folder, *more) as process:
+            wait_for(lambda: has_saved(process, url))
+            os.killpg(process.pid, signal.SIGKILL)
         result = launch(url, data_folder, *more, "--figures")
         assert result.returncode == 0, result.stderr
         assert f"{url}/digits-grid/phase/overview.png" in result.stdout

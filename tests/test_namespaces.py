@@ -17,7 +17,8 @@ import psutil
 import pytest
 
 from orchestrator.ledger import Ledger
-from tests.test_launch import LONGER, assert_verified, command, has_saved, wait_for
+from tests.launches import LONGER, assert_verified, command, end_of, has_saved, running
+from tests.waiting import wait_for
 
 pytestmark = pytest.mark.ray
 
@@ -106,18 +107,13 @@ def test_a_host_goes_and_another_one_comes_while_a_sweep_runs(
     head = network.add_host("--head", f"--port={PORT}", "--include-dashboard=false")
     lost = network.add_host(f"--address={network.address}")
     arguments = ("launch", "digits-grid", "--storage", tmp_path, "--data", data_folder, *LONGER)
-    process = subprocess.Popen(
-        network.on(head, *command(*arguments, "--address", network.address)),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=network.environment,
-    )
-    wait_for(lambda: has_saved(process, tmp_path), seconds=120)
-    came = network.add_host(f"--address={network.address}")
-    wait_for(lambda: uses_ray_worker(network, came), seconds=90)
-    network.kill(lost)
-    _, errors = process.communicate(timeout=200)
+    launched = network.on(head, *command(*arguments, "--address", network.address))
+    with running(launched, network.environment) as process:
+        wait_for(lambda: has_saved(process, tmp_path))
+        came = network.add_host(f"--address={network.address}")
+        wait_for(lambda: uses_ray_worker(network, came))
+        network.kill(lost)
+        errors = end_of(process)
     assert process.returncode == 0, errors
     assert_verified(tmp_path)
     ledger = Ledger(tmp_path / "digits-grid")

@@ -18,6 +18,7 @@ import pytest
 from orchestrator import object_storage
 from orchestrator.storage import Storage, StorageError, open_storage
 from tests.object_store import Store
+from tests.waiting import PATIENCE_SECONDS
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -28,7 +29,7 @@ pytestmark = pytest.mark.usefixtures("environment")
 def run_python(code: str, url: str) -> subprocess.CompletedProcess[str]:
     """Run `code` in a process of its own, with the storage's address as its argument."""
     command = [sys.executable, "-c", code, url]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE_SECONDS, check=False)
 
 
 def test_requests_are_few(s3: Store, s3_folder: Storage) -> None:

@@ -9,7 +9,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +21,7 @@ from search_spaces.datasets import DATASETS
 from tests import image_sources as sources
 from tests.chaos.places import why_no_tiny_disk
 from tests.image_sources import image_file, pixels, tiny_cifar, tiny_imagenet
+from tests.waiting import PATIENCE_SECONDS, wait_for
 from workers.beton_file import manifest_path, read_beton
 from workers.preparation import split
 from workers.preparation.cifar import CIFAR_ARCHIVES
@@ -204,11 +204,9 @@ def test_ctrl_c_exits_with_3_names_the_command_and_leaves_nothing(photos: Path, 
     with subprocess.Popen(
         command, stderr=subprocess.PIPE, text=True, env=environment, start_new_session=True
     ) as process:
-        deadline = time.monotonic() + 60
-        while not list((tmp_path / "data").rglob("*.part")) and time.monotonic() < deadline:
-            time.sleep(0.01)
+        wait_for(lambda: list((tmp_path / "data").rglob("*.part")), every=0.01)
         os.killpg(process.pid, signal.SIGINT)  # as a terminal does
-        _, errors = process.communicate(timeout=60)
+        _, errors = process.communicate(timeout=PATIENCE_SECONDS)
     assert process.returncode == 3, errors
     assert "Stopped." in errors
     assert "Traceback" not in errors

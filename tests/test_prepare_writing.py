@@ -20,6 +20,7 @@ import pytest
 import torch
 
 from tests.image_sources import image_file, pixels
+from tests.waiting import PATIENCE_SECONDS
 from workers import quiet_ffcv as ffcv
 from workers.beton_file import _OneProcessWriter, check_beton, manifest_path, read_beton
 from workers.loader import load_all, open_stream
@@ -132,7 +133,9 @@ for cached in (True, False):
     read.append(np.concatenate([images.copy() for images, _ in loader]))
 np.savez(sys.argv[2], mapped=read[0], in_pages=read[1])
 """
-    subprocess.run([sys.executable, "-c", script, str(beton), str(tmp_path / "read.npz")], check=True, timeout=120)
+    subprocess.run(
+        [sys.executable, "-c", script, str(beton), str(tmp_path / "read.npz")], check=True, timeout=PATIENCE_SECONDS
+    )
     read = np.load(tmp_path / "read.npz")
     np.testing.assert_array_equal(read["mapped"], read["in_pages"])
     for number, image in enumerate(read["mapped"]):
@@ -258,7 +261,7 @@ if __name__ == "__main__":
         assert len([child for child in children if "spawn_main" in " ".join(child.cmdline())]) == 2
         process.send_signal(signal.SIGKILL)
     assert names_in(tmp_path / "out") == {"train.beton.part"}
-    assert psutil.wait_procs(children, timeout=10)[1] == []
+    assert psutil.wait_procs(children, timeout=PATIENCE_SECONDS)[1] == []
     prepare(source, tmp_path / "out")
     assert names_in(tmp_path / "out") == {"train.beton", "train.beton.json"}
 

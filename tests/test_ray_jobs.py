@@ -31,8 +31,9 @@ from orchestrator.ray_jobs.submission import submit_job
 from orchestrator.ray_jobs.wheel import Code, running_code, write_wheel
 from search_spaces.catalog import load_space
 from search_spaces.runs import expand
-from tests.ray_cluster import PATIENCE_SECONDS, Relay, TokenCluster, free_ports, token_cluster
-from tests.test_launch import assert_verified, wait_for
+from tests.launches import assert_verified
+from tests.ray_cluster import Relay, TokenCluster, free_ports, token_cluster
+from tests.waiting import PATIENCE_SECONDS, wait_for
 
 SPACE = ("widths=[2]", "noise.rates=[0, 0.4]", "seeds=1")
 
@@ -215,7 +216,7 @@ class TestOnACluster:
         assert status["state"] in ("waiting", "running")
         assert (status["job"], status["storage"]) == (job_id, f"{tmp_path}/sweeps")
 
-        wait_for(lambda: list(sweep.glob("checkpoints/*")), PATIENCE_SECONDS)
+        wait_for(lambda: list(sweep.glob("checkpoints/*")))
         stopped = run(user, cluster, "stop", "small digits")
         assert stopped.code == 0, stopped.stderr
         assert "stopped after" in stopped.stderr
@@ -229,7 +230,7 @@ class TestOnACluster:
         seen = tmp_path / "log.txt"
         followed: Future[str] = user.submit(follow, f"http://127.0.0.1:{relay.port}", again, seen)
         for words in ("Running entrypoint", "to train on"):
-            wait_for(lambda words=words: seen.exists() and words in seen.read_text(), PATIENCE_SECONDS)
+            wait_for(lambda: seen.exists() and words in seen.read_text())  # noqa: B023
             assert relay.cut()
         log = followed.result(timeout=PATIENCE_SECONDS)
         relay.close()

@@ -7,7 +7,6 @@ import os
 import shutil
 import signal
 import socket
-import subprocess
 import sys
 import threading
 import time
@@ -31,8 +30,10 @@ from orchestrator.report.server import ReportServer
 from orchestrator.report.watching import Watch
 from search_spaces.catalog import load_space
 from search_spaces.runs import Run, expand
+from tests.launches import end_of, running
 from tests.report_ledger import chromium, make_ledger, write_runs
 from tests.test_report import unpacked
+from tests.waiting import PATIENCE_SECONDS
 
 pytestmark = pytest.mark.xdist_group("report page")
 COMMANDS = Commands("bo-sweep reproduce s", "bo-sweep logs s", "bo-sweep launch s --storage /x")
@@ -57,7 +58,7 @@ def served(folder: Path, **options: Any) -> Iterator[ReportServer]:
 def get(server: ReportServer, path: str, **headers: str) -> tuple[int, bytes, Any]:
     request = urllib.request.Request(server.url + path, headers=headers)
     try:
-        with urllib.request.urlopen(request, timeout=30) as answer:
+        with urllib.request.urlopen(request, timeout=PATIENCE_SECONDS) as answer:
             return answer.status, answer.read(), answer.headers
     except urllib.error.HTTPError as error:
         return error.code, error.read(), error.headers
@@ -228,19 +229,18 @@ def test_the_command_serves_until_ctrl_c_and_ends_with_zero(tmp_path: Path) -> N
     command = [sys.executable, "-m", "orchestrator.cli", "report", "s", "--storage", str(tmp_path), "--live", "--json"]
     root = Path(__file__).resolve().parent.parent
     environment = {**os.environ, "PYTHONPATH": str(root)}
-    process = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment, cwd=tmp_path
-    )
-    assert process.stdout is not None
-    printed = ""
-    while not printed.endswith("}\n"):
-        printed += process.stdout.readline()
-    url = json.loads(printed)["url"]
-    assert url.startswith("http://127.0.0.1:")
-    with urllib.request.urlopen(f"{url}state", timeout=30) as answer:
-        assert "Waiting" in json.loads(answer.read())["words"]
-    process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=30)
+    with running(command, environment) as process:
+        assert process.stdout is not None
+        printed = ""
+        while not printed.endswith("}\n"):
+            assert process.poll() is None, process.communicate()
+            printed += process.stdout.readline()
+        url = json.loads(printed)["url"]
+        assert url.startswith("http://127.0.0.1:")
+        with urllib.request.urlopen(f"{url}state", timeout=PATIENCE_SECONDS) as answer:
+            assert "Waiting" in json.loads(answer.read())["words"]
+        process.send_signal(signal.SIGINT)
+        errors = end_of(process)
     assert process.returncode == 0, errors
     assert "Traceback" not in errors
     assert f"bo-sweep report s --storage {tmp_path}" in errors

@@ -19,6 +19,7 @@ from orchestrator.publishing.dashboard.saving import save_dashboard
 from orchestrator.publishing.target import Target
 from search_spaces.catalog import builtin_names, load_space
 from tests.report_ledger import make_ledger
+from tests.waiting import PATIENCE_SECONDS
 from tests.wandb_server import FakeWandb, Fault, View
 
 pytest.importorskip("wandb_workspaces")
@@ -49,7 +50,9 @@ def dashboard(
     environment |= {"HOME": str(sweeps), "PYTHONPATH": str(Path(__file__).parent.parent)}
     environment |= {} if server is None else server.environment()
     command = [sys.executable, "-c", COMMAND, sweep, "--storage", str(sweeps), *options]
-    return subprocess.run(command, env=environment, cwd=sweeps, capture_output=True, text=True, timeout=60)
+    return subprocess.run(
+        command, env=environment, cwd=sweeps, capture_output=True, text=True, timeout=PATIENCE_SECONDS
+    )
 
 
 @pytest.mark.parametrize("name", builtin_names())

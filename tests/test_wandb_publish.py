@@ -46,6 +46,7 @@ from orchestrator.sink import Sink
 from search_spaces.catalog import load_space
 from search_spaces.runs import expand
 from tests.report_ledger import EPOCHS, end_of, make_ledger, rows_of, write_runs
+from tests.waiting import PATIENCE_SECONDS, wait_for
 from tests.wandb_files import OfflineRun, read_all_offline
 
 KEY = "c0ffee0123456789abcdef0123456789abcdef01"
@@ -466,7 +467,7 @@ def test_asked_to_stop_it_finishes_the_run_at_hand_and_says_how_to_go_on(tmp_pat
     small_ledger(tmp_path / "sweep")
     process = started(tmp_path, tmp_path / "out")
     process.send_signal(signal.SIGINT)
-    assert process.wait(60) == 3
+    assert process.wait(PATIENCE_SECONDS) == 3
     assert process.stdout is not None
     assert "the same command goes on" in process.stdout.read()
     assert 0 < len(read_all_offline(tmp_path / "out")) < 13
@@ -482,11 +483,12 @@ def started(storage: Path, out: Path) -> subprocess.Popen[str]:
 
 def until(process: subprocess.Popen[Any], happened: Callable[[], bool]) -> None:
     """Wait for something that a process does."""
-    deadline = time.monotonic() + 120
-    while not happened():
+
+    def happened_before_the_end() -> bool:
         assert process.poll() is None, "it ended before that"
-        assert time.monotonic() < deadline
-        time.sleep(0.002)
+        return happened()
+
+    wait_for(happened_before_the_end, every=0.002)
 
 
 def _wait_for_lock(folder: Path) -> None:

@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -18,6 +17,7 @@ from search_spaces.catalog import load_space
 from search_spaces.runs import Run, expand
 from search_spaces.spec import SearchSpace
 from tests.report_ledger import make_ledger, rows_of
+from tests.waiting import PATIENCE_SECONDS, wait_for
 from tests.wandb_server import FakeWandb, Fault
 
 COMMAND = "from orchestrator.commands.wandb import wandb; wandb(prog_name='wandb')"
@@ -65,17 +65,10 @@ def publishing(sweeps: Path, server: FakeWandb) -> Iterator[Publish]:
         process.communicate()
 
 
-def ended(process: subprocess.Popen[str], seconds: float = 240) -> tuple[int, str]:
+def ended(process: subprocess.Popen[str], seconds: float = PATIENCE_SECONDS) -> tuple[int, str]:
     """Exit code and what it said to its user."""
     _, said = process.communicate(timeout=seconds)
     return process.returncode, said
-
-
-def until(condition: Callable[[], bool], seconds: float = 120) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not come to that"
-        time.sleep(0.01)
 
 
 def everything_is_there_once(server: FakeWandb, runs: list[Run]) -> None:
@@ -103,9 +96,9 @@ def test_everything_arrives_once_through_faults_and_kills(
     for request in ("UpsertBucket", "file_stream history"):  # killed at its birth, and with rows under way
         seen = server.requests[f"graphql {request}"] + server.requests[request]
         process = publishing()
-        until(lambda: server.requests[f"graphql {request}"] + server.requests[request] > seen)  # noqa: B023
+        wait_for(lambda: server.requests[f"graphql {request}"] + server.requests[request] > seen)  # noqa: B023
         process.send_signal(signal.SIGKILL)
-        process.communicate(timeout=30)
+        process.communicate(timeout=PATIENCE_SECONDS)
 
     server.inject(
         Fault("status", on="history", status=429, share=0.5),
@@ -131,10 +124,10 @@ def test_everything_arrives_once_through_faults_and_kills(
 @pytest.mark.chaos
 def test_a_revoked_key_delays_and_is_told_once(publishing: Publish, server: FakeWandb, space: SearchSpace) -> None:
     process = publishing("--follow")
-    until(lambda: server.requests["file_stream history"] >= 1)
+    wait_for(lambda: server.requests["file_stream history"] >= 1)
     server.revoke()
     refused = server.refused
-    until(lambda: server.refused >= refused + 4)  # tried again and again
+    wait_for(lambda: server.refused >= refused + 4)  # tried again and again
     assert process.poll() is None, "with --follow it never ends for that"
     server.revoke(False)
     code, said = ended(process)

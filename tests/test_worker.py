@@ -26,6 +26,7 @@ from orchestrator.worker import WorkerSettings, run_worker
 from search_spaces.catalog import load_space
 from search_spaces.packs import group_packs
 from search_spaces.runs import expand
+from tests.waiting import PATIENCE_SECONDS
 from workers.schema import TIMING_COLUMNS
 
 SPACE = load_space(
@@ -270,7 +271,9 @@ def test_the_last_words_of_a_process_that_crashed_stand_in_the_failure(tmp_path:
     root = Path(__file__).resolve().parent.parent
     environment = os.environ | {"PYTHONPATH": str(root)}
     command = [sys.executable, "-c", code, str(tmp_path), str(data_folder)]
-    result = subprocess.run(command, capture_output=True, text=True, timeout=200, cwd=root, env=environment)
+    result = subprocess.run(
+        command, capture_output=True, text=True, timeout=PATIENCE_SECONDS, cwd=root, env=environment
+    )
     assert result.returncode == 0, result.stderr
     ends = Ledger(tmp_path / "sweep").ends().sort("status")
     assert ends["status"].to_list() == ["done", "done", "failed"]

@@ -7,8 +7,10 @@ import os
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
+from typing import IO
 
 import psutil
 
@@ -16,8 +18,9 @@ from orchestrator.checks.finding import Finding, failed, ok, warning
 
 TESTED = ">=2.55,<2.61"
 LOOPBACK_SECONDS = 2.0
-ANSWER_SECONDS = 15.0
+ANSWER_SECONDS = 30.0
 """A cluster that lets nobody in for so long will not."""
+LOOK_SECONDS = 0.1
 HEAD_PROCESS = "gcs_server"
 
 
@@ -75,21 +78,39 @@ def check_ray_cluster(address: str) -> Finding:
         return failed(
             str(error), f"check the address and the network; on the head node: ray status (address {address})"
         )
-    probe = [sys.executable, "-P", str(Path(__file__).with_name("ray_probe.py")), address]
-    try:
-        done = subprocess.run(probe, capture_output=True, timeout=ANSWER_SECONDS, check=False)
-    except subprocess.TimeoutExpired as error:
-        return _refused(address, (error.stderr or b"").decode(errors="replace"))
-    if done.returncode:
-        return _refused(address, done.stderr.decode(errors="replace"))
-    cluster = json.loads(done.stdout.splitlines()[-1])
+    code, printed, stderr = _probe(address)
+    if code != 0:
+        return _refused(address, stderr)
+    cluster = json.loads(printed.splitlines()[-1])
     return ok(f"{address}: {cluster['nodes']} nodes, {cluster['cpus']:g} CPUs, {cluster['gpus']:g} GPUs")
+
+
+def _probe(address: str) -> tuple[int | None, str, str]:
+    """Exit code, stdout and stderr of a process that connects; no code where it was given up."""
+    command = [sys.executable, "-P", str(Path(__file__).with_name("ray_probe.py")), address]
+    with tempfile.TemporaryFile() as printed, tempfile.TemporaryFile() as said:
+
+        def text(file: IO[bytes]) -> str:
+            return os.pread(file.fileno(), 2**20, 0).decode(errors="replace")  # leaves the writer its position
+
+        with subprocess.Popen(command, stdout=printed, stderr=said) as process:
+            end = time.monotonic() + ANSWER_SECONDS
+            while process.poll() is None and time.monotonic() < end and not _tells_of_token(text(said)):
+                time.sleep(LOOK_SECONDS)
+            code = process.poll()
+            process.kill()
+        return code, text(printed), text(said)
+
+
+def _tells_of_token(stderr: str) -> bool:
+    """Ray says so at once, and then goes on trying."""
+    return "Unauthenticated" in stderr or "AuthenticationError" in stderr
 
 
 def _refused(address: str, stderr: str) -> Finding:
     """Why the probe did not get in, from what Ray wrote to stderr."""
     last = stderr.strip().splitlines()[-1] if stderr.strip() else "it wrote nothing"
-    if "Unauthenticated" in stderr or "AuthenticationError" in stderr:
+    if _tells_of_token(stderr):
         mode = os.environ.get("RAY_AUTH_MODE", "not set")
         token = "set" if os.environ.get("RAY_AUTH_TOKEN") else "not set"
         return failed(

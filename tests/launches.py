@@ -1,0 +1,99 @@
+"""Launches of small sweeps in processes of their own, and what they left."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, suppress
+from pathlib import Path
+
+import polars as pl
+
+from orchestrator.lease import current_claim
+from orchestrator.ledger import Ledger
+from orchestrator.storage import open_storage
+from orchestrator.verify import verify
+from tests.waiting import PATIENCE_SECONDS
+from workers.schema import TIMING_COLUMNS
+
+TINY = (
+    "--no-figures",
+    *("--set", "widths=[2, 4]", "--set", "noise.rates=[0, 0.4]", "--set", "recipe.epochs=4"),
+    *("--set", "evaluation.points=6", "--seeds", "2"),
+)
+"""8 runs in 4 packs, a second or two each."""
+LONGER = (
+    *(*TINY, "--set", "recipe.epochs=40", "--set", "evaluation.points=40", "--seeds", "2"),
+    *("--set", "resources.checkpoint_seconds=0.2"),
+)
+"""8 runs in 4 packs of a second or more, which are saved all the time."""
+ONE_WORKER = ("--workers", "1")
+"""Where it does not matter that there are more: each takes seconds to start."""
+
+
+def command(*arguments: str | Path) -> list[str]:
+    return [sys.executable, "-m", "orchestrator.cli", *map(str, arguments)]
+
+
+def bo_sweep(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command(*arguments), capture_output=True, text=True, timeout=2 * PATIENCE_SECONDS)
+
+
+def launch(
+    storage: Path | str, data: Path, *arguments: str, space: str = "digits-grid"
+) -> subprocess.CompletedProcess[str]:
+    return bo_sweep("launch", space, "--storage", storage, "--data", data, *arguments)
+
+
+@contextmanager
+def running(command: list[str], environment: Mapping[str, str] | None = None) -> Iterator[subprocess.Popen[str]]:
+    """A process group in the background, of which nothing stays, however the test ends."""
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment, start_new_session=True
+    ) as process:
+        try:
+            yield process
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+
+
+def launching(
+    storage: Path | str, data: Path, *arguments: str | Path, space: str = "digits-grid"
+) -> AbstractContextManager[subprocess.Popen[str]]:
+    """`bo-sweep launch` in the background."""
+    return running(command("launch", space, "--storage", storage, "--data", data, *arguments))
+
+
+def end_of(process: subprocess.Popen[str]) -> str:
+    """What a process wrote to stderr, once it has ended."""
+    _, errors = process.communicate(timeout=PATIENCE_SECONDS)
+    return errors
+
+
+def table(storage: Path, name: str = "digits-grid") -> pl.DataFrame:
+    """The whole table without what differs from one execution to the next."""
+    return Ledger(storage / name).load().drop(*TIMING_COLUMNS, "attempt", "pack_size").sort("run_id", "evaluation")
+
+
+def assert_verified(storage: Path, name: str = "digits-grid") -> None:
+    """Every planned evaluation is there exactly once."""
+    found = verify(Ledger(storage / name))
+    assert found.problems == []
+    assert found.is_complete
+
+
+def in_training(process: subprocess.Popen[str], storage: Path | str, name: str = "digits-grid") -> bool:
+    """Whether workers are at it: their progress stands in the lease."""
+    assert process.poll() is None, process.communicate()
+    claim = current_claim(open_storage(storage).child(name))
+    return bool(claim and any(each["share_done"] > 0 for each in claim.progress.get("running", [])))
+
+
+def has_saved(process: subprocess.Popen[str], storage: Path | str, name: str = "digits-grid") -> bool:
+    """Whether runs in training have been saved; what is saved of runs that end is dropped. Sooner seen than a lease."""
+    assert process.poll() is None, process.communicate()
+    return any(True for _ in open_storage(storage).child(name).list("checkpoints"))
