@@ -83,39 +83,47 @@ def alone(runs: list[Run], folder: Path) -> list[dict[str, Any]]:
     return train_together(ALONE, runs, folder)[0]
 
 
-@pytest.mark.usefixtures("one_thread")
-@pytest.mark.parametrize(
-    "overrides",
-    [
-        ("recipe.epochs=2", "recipe.batch_size=50", "samples=301"),  # the last batch is of one sample
-        ("recipe.epochs=1", "recipe.batch_size=60", "recipe.micro_batch=15", "evaluation.train_samples=100"),
-    ],
-    ids=["whole batches", "micro-batches"],
-)
-def test_two_processes_give_the_metrics_of_one(overrides: tuple[str, ...], data_folder: Path) -> None:
-    sgd = ("recipe.optimizer=sgd", "recipe.learning_rate=0.01")  # Adam divides by what is only rounding at first
-    runs = runs_of(*overrides, *sgd)
-    expected = alone(runs, data_folder)
-    (rows, _), (of_second, _) = in_group(2, train_together, runs, data_folder)
-    assert rows == of_second, "every process holds the same metrics"
-    assert_close(rows, expected, 1e-4)
+SGD = ("recipe.optimizer=sgd", "recipe.learning_rate=0.01")  # Adam divides by what is only rounding at first
+TOGETHER = {
+    "whole batches": runs_of("recipe.epochs=2", "recipe.batch_size=50", "samples=301", *SGD),  # the last is of one
+    "micro-batches": runs_of(
+        *("recipe.epochs=1", "recipe.batch_size=60", "recipe.micro_batch=15", "evaluation.train_samples=100", *SGD)
+    ),
+}
+STOPPED = runs_of("recipe.epochs=2", "samples=128", "recipe.batch_size=48")
+
+
+@pytest.fixture(scope="module")
+def trained(data_folder: Path) -> list[dict[str, Any]]:
+    """What each of two processes found, of one group for all tests: they take seconds to start."""
+    return in_group(2, train_all, data_folder)
+
+
+def train_all(group: Group, folder: Path) -> dict[str, Any]:
+    found: dict[str, Any] = {name: train_together(group, runs, folder)[0] for name, runs in TOGETHER.items()}
+    found["whole"], _ = train_together(group, STOPPED, folder)
+    found["before"], found["saved"] = train_together(group, STOPPED, folder, pause_at=1)
+    found["after"], _ = train_together(group, STOPPED, folder, saved=group.told(found["saved"]))
+    return found
 
 
 @pytest.mark.usefixtures("one_thread")
-def test_a_group_that_was_stopped_goes_on_bitwise_and_on_one_process_too(data_folder: Path) -> None:
-    runs = runs_of("recipe.epochs=2", "samples=128", "recipe.batch_size=48")
-    (whole, before, saved, after), (_, _, nothing, _) = in_group(2, whole_and_in_two_parts, runs, data_folder)
-    assert set(saved) == {run.run_id for run in runs}
-    assert nothing == {}
-    assert before + after == whole
-    assert_close(train_together(ALONE, runs, data_folder, saved=saved)[0], after, 1e-2)
+@pytest.mark.parametrize("name", TOGETHER)
+def test_two_processes_give_the_metrics_of_one(name: str, trained: list[dict[str, Any]], data_folder: Path) -> None:
+    of_first, of_second = (found[name] for found in trained)
+    assert of_first == of_second, "every process holds the same metrics"
+    assert_close(of_first, alone(TOGETHER[name], data_folder), 1e-4)
 
 
-def whole_and_in_two_parts(group: Group, runs: list[Run], folder: Path) -> tuple[Any, ...]:
-    whole, _ = train_together(group, runs, folder)
-    before, saved = train_together(group, runs, folder, pause_at=1)
-    after, _ = train_together(group, runs, folder, saved=group.told(saved))
-    return whole, before, saved, after
+@pytest.mark.usefixtures("one_thread")
+def test_a_group_that_was_stopped_goes_on_bitwise_and_on_one_process_too(
+    trained: list[dict[str, Any]], data_folder: Path
+) -> None:
+    first, second = trained
+    assert set(first["saved"]) == {run.run_id for run in STOPPED}
+    assert second["saved"] == {}
+    assert first["before"] + first["after"] == first["whole"]
+    assert_close(train_together(ALONE, STOPPED, data_folder, saved=first["saved"])[0], first["after"], 1e-2)
 
 
 def test_a_batch_that_processes_cannot_share_is_refused(data_folder: Path) -> None:
