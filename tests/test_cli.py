@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,14 @@ def test_every_command_has_one_line_of_help_and_an_example_of_itself(path: str, 
     for option in command.params:
         if isinstance(option, click.Option):
             assert option.help, f"{path}: {option.name} has no help"
+
+
+@pytest.mark.parametrize(("path", "command"), [("", main), *all_commands(main)])
+def test_no_command_has_an_option_twice(path: str, command: click.Command) -> None:
+    parameters = command.get_params(click.Context(command))
+    spellings = Counter(word for parameter in parameters for word in (*parameter.opts, *parameter.secondary_opts))
+    names = Counter(parameter.name for parameter in parameters)
+    assert {word: count for word, count in {**spellings, **names}.items() if count > 1} == {}
 
 
 def test_version_and_completion() -> None:

@@ -18,7 +18,7 @@ from orchestrator.commands.k8s.options import ClusterChoice, ConnectionChoice
 from orchestrator.k8s.profiles import EXAMPLE, ProfileError, load_profile, profile_names, profiles_file
 from orchestrator.k8s.rendering.manifests import render
 from search_spaces.explain import apply_override
-from tests.cluster_profiles import GPU_NODES, IMAGE, launch
+from tests.cluster_profiles import GPU_NODES, IMAGE, environment_of, launch
 
 FILE: dict[str, Any] = {
     "default": "lab",
@@ -205,10 +205,32 @@ def test_render_prints_yaml_alone_on_stdout() -> None:
     assert result.exit_code == 0
     asked = launch("digits-grid", "seeds=2")
     assert result.stdout == render(asked, load_profile("lab", nodes=3)).yaml()
-    assert "bo-sweep launch digits-grid --on k8s" in result.stderr
     setup, job = (run("render", "digits-grid", "--only", part).stdout for part in ("setup", "job"))
     assert setup + job == run("render", "digits-grid").stdout
     assert [one["kind"] for one in yaml.safe_load_all(job)] == ["ConfigMap", "RayJob"]
+
+
+def test_render_names_the_launch_of_the_same_sweep_on_the_same_cluster() -> None:
+    asked = ("--set", "recipe.epochs=2", "--seeds", "2", "--name", "mine", "--profile", "lab", "--nodes", "3")
+    result = run("render", "digits-grid", *asked, "--cluster-set", "labels={team: a}")
+    assert (
+        result.stderr.splitlines()[-1]
+        .strip()
+        .startswith(
+            "bo-sweep launch digits-grid --name mine --set recipe.epochs=2 --seeds 2 --on k8s --profile lab --nodes 3 "
+            "--cluster-set 'labels={team: a}' --dry-run=server"
+        )
+    )
+
+
+def test_wandb_is_asked_for_by_an_option_and_its_key_is_named_by_the_profile() -> None:
+    result = run("render", "digits-grid", "--wandb", "--cluster-set", "wandb={secret: wandb, key: api-key}")
+    rayjob = list(yaml.safe_load_all(result.stdout))[-1]
+    assert rayjob["spec"]["entrypoint"].endswith(" --as-job --wandb")
+    head = rayjob["spec"]["rayClusterSpec"]["headGroupSpec"]["template"]["spec"]
+    key = {"secretKeyRef": {"name": "wandb", "key": "api-key"}}
+    assert environment_of(head)["WANDB_API_KEY"] == key
+    assert "Note" not in result.stderr
 
 
 def test_notes_go_to_stderr_and_into_json() -> None:

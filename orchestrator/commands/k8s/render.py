@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from typing import Any
 
@@ -9,6 +10,8 @@ import click
 
 from orchestrator.commands.k8s.options import ClusterChoice, cluster_options
 from orchestrator.commands.options import (
+    DEFAULT_STORAGE,
+    again,
     budget_options,
     choice_options,
     json_option,
@@ -23,7 +26,6 @@ from orchestrator.commands.options import (
 @space_options
 @choice_options
 @budget_options
-@click.option("--wandb", is_flag=True, help="Publish to Weights & Biases beside it.")
 @cluster_options
 @click.option(
     "--only",
@@ -55,7 +57,8 @@ def render(
     from orchestrator.k8s.rendering.manifests import render as render_manifests
 
     with user_errors():
-        parsed = load(space, with_gpus(overrides, gpus_per_run), seeds)
+        overrides = with_gpus(overrides, gpus_per_run)
+        parsed = load(space, overrides, seeds)
         request = LaunchRequest(space=parsed, sweep=name or parsed.name, **asked)
         made = render_manifests(request, cluster.load())
     chosen = {"setup": made.setup, "job": made.job, None: made.all}[only]
@@ -65,4 +68,6 @@ def render(
         sys.stdout.write(to_yaml(chosen))
     for note in made.notes:
         LOG.print(f"Note: {note}", markup=False)
-    print_next(f"bo-sweep launch {space} --on k8s --dry-run=server    # what the cluster says to it")
+    same = [word for option in cluster.given for word in option]
+    go_on = f"{again('launch', space, DEFAULT_STORAGE, name, overrides, seeds)} {shlex.join(['--on', 'k8s', *same])}"
+    print_next(f"{go_on} --dry-run=server    # what the cluster says to it")
