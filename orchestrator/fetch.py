@@ -19,6 +19,9 @@ from orchestrator.parts import LOOKS, DamagedPartsError, list_parts
 from orchestrator.storage import MissingFileError, Storage, StorageError, StoredFile
 from orchestrator.transfer import Transfer, transfer
 
+DEEPEST = 8
+"""Folders in folders of figures that are followed; we make one or two."""
+
 Progress = Callable[[str, int, int], None]
 """Called with what is copied, and how many bytes of how many."""
 
@@ -47,7 +50,7 @@ def fetch(
     Raises:
         LedgerError: no such sweep in the source, or its manifest cannot be read.
         ValueError: the target holds another sweep, has grown parts of its own, or is no local folder.
-        LeaseHeldError: a launch or another fetch is writing to the target.
+        LeaseHeldError: a launch or another fetch is writing to the target, or a launch has begun to meanwhile.
         DamagedPartsError: naming the parts that are damaged at the source; the target is then not complete.
         StorageError: the source cannot be read or the target not written. The next fetch goes on from there.
     """
@@ -58,6 +61,7 @@ def fetch(
             copying.changing("checkpoints", source.list(paths.CHECKPOINTS))
         parts = copying.parts()
         copying.changing("figures", _below(source, paths.PHASE))
+        here.check_alone(parts)
         copying.removed += here.remove_all_but(parts, TABLES)
         copying.manifest(created)
     return Fetched(copying.files, copying.bytes, copying.unchanged, copying.removed)
@@ -117,7 +121,7 @@ class _Copying:
                 continue
             if path == paths.MANIFEST and json.loads(content)["created"] != created:
                 raise StorageError(f"{self.source.url} was deleted and begun anew while it was copied. Try again")
-            self.here.storage.write(path, content)
+            self.here.write(path, content)
             self._count(StoredFile(path, len(content), 0.0))
 
     def _copy(self, what: str, files: list[StoredFile], *, parts: bool) -> Transfer:
@@ -130,7 +134,7 @@ class _Copying:
             self._count(file)
             self.on_progress(what, done, total)
 
-        found = transfer(self.source, self.here.storage, wanted, note, parts=parts)
+        found = transfer(self.source, self.here.write, wanted, note, parts=parts)
         if parts:
             self._parts_brought |= {file.path for file in found.copied}
         return found
@@ -156,9 +160,15 @@ def _listing(source: Storage) -> dict[str, list[StoredFile]]:
 
 
 def _below(source: Storage, folder: str) -> list[StoredFile]:
-    """All files in a folder and the folders in it."""
+    """All files in a folder and the folders in it.
+
+    Raises:
+        StorageError: it cannot be listed, or a link in it leads back to it.
+    """
 
     def walk(folder: str) -> Iterator[StoredFile]:
+        if folder.count("/") > DEEPEST:
+            raise StorageError(f"{source.location(folder)} leads into itself, or lies too deep: remove it there")
         yield from source.list(folder)
         for name in source.child(folder).folders():
             yield from walk(f"{folder}/{name}")

@@ -8,13 +8,18 @@ from __future__ import annotations
 
 import fcntl
 import json
+import re
+import time
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import pyarrow as pa
+
 from orchestrator import paths
 from orchestrator.lease import LeaseHeldError, current_claim
+from orchestrator.parts import Damage, checked_file
 from orchestrator.storage import MissingFileError, Storage, StorageError, StoredFile
 
 BROUGHT = ".fetched.json"
@@ -22,6 +27,10 @@ BROUGHT = ".fetched.json"
 LOCK = ".fetched.lock"
 TABLES = (paths.RUNS, paths.ROWS, paths.LOGS, paths.ENDS)
 SHOWN = 3
+HALF_WRITTEN = re.compile(r"\..+\.\d+\.[0-9a-f]{16}\.tmp")
+"""Names under which storage in a folder writes, until a file is whole."""
+ABANDONED_SECONDS = 60.0
+"""After so long without a change nobody writes it any more."""
 
 State = tuple[int, float]
 """Size and time of change at the source."""
@@ -43,8 +52,8 @@ class FetchTarget:
     brought: dict[str, State | None] = field(default_factory=dict)
 
     def lacks(self, files: Iterable[StoredFile]) -> list[StoredFile]:
-        """Those parts of `files` that are not here yet. A part is never changed: same name and size, same content."""
-        return [file for file in files if self._size(file.path) != file.size]
+        """Those parts of `files` that are not here yet, or do not hold (any more) what their names say."""
+        return [file for file in files if self._size(file.path) != file.size or not self._is_sound(file)]
 
     def differs(self, files: Iterable[StoredFile]) -> list[StoredFile]:
         """Those of `files`, which may change at the source, that are not here as they are there now."""
@@ -65,6 +74,21 @@ class FetchTarget:
         """Note durably that these, as the source lists them, are here."""
         self.brought |= {file.path: (file.size, file.modified) for file in files}
         self._remember()
+
+    def write(self, path: str, content: bytes | pa.Buffer) -> None:
+        """As in `Storage`."""
+        with told_here():
+            self.storage.write(path, content)
+
+    def check_alone(self, there: Iterable[StoredFile]) -> None:
+        """Refuse a folder in which somebody has launched since: it goes on from what its manifest says, not from ours.
+
+        Raises:
+            LeaseHeldError: a launch is writing to it.
+            ValueError: as `check_own_parts`.
+        """
+        _check_free(self.storage, self.folder)
+        self.check_own_parts(there)
 
     def check_own_parts(self, there: Iterable[StoredFile]) -> None:
         """Refuse a ledger that has grown here.
@@ -89,9 +113,10 @@ class FetchTarget:
         for folder in sorted(folders, key=lambda name: name != paths.ENDS):
             removed += [path for path in self.brought if path.startswith(f"{folder}/") and path not in kept]
         there = sum(self.storage.exists(path) for path in removed)
-        for path in removed:
-            self.storage.delete(path)
-            del self.brought[path]
+        with told_here():
+            for path in removed:
+                self.storage.delete(path)
+                del self.brought[path]
         if removed:
             self._remember()
         return there
@@ -102,9 +127,26 @@ class FetchTarget:
         except OSError:
             return None
 
+    def _is_sound(self, part: StoredFile) -> bool:
+        """Whether its content is what its name says; read once for each state of the file, see `checked_file`."""
+        try:
+            return not isinstance(checked_file(self.storage, part), Damage)
+        except StorageError:
+            return False
+
     def _remember(self) -> None:
         content = {"created": self.created, "source": self.source, "files": self.brought}
-        self.storage.write(BROUGHT, json.dumps(content).encode())
+        self.write(BROUGHT, json.dumps(content).encode())
+
+
+@contextmanager
+def told_here() -> Iterator[None]:
+    """Have errors of storage name the option that says where a fetch writes: --storage is where it reads."""
+    try:
+        yield
+    except StorageError as error:
+        advice = f"{error}".replace("choose --storage", "choose another folder with --to")
+        raise StorageError(advice.replace("--storage", "--to")) from error
 
 
 @contextmanager
@@ -122,25 +164,48 @@ def open_target(target: Storage, source: Storage, created: str) -> Iterator[Fetc
     origin = source.local_path()
     if origin is not None and origin.resolve() == folder.resolve():
         raise ValueError(f"{folder} is where the sweep is already: give another folder with --to")
+    _check_free(target, folder)
+    _check_identity(target, folder, created)
+    with told_here():
+        target.check_writable()
+    with _locked(folder):
+        brought = _check_identity(target, folder, created)  # another fetch may just have ended
+        _remove_half_written(folder)
+        yield FetchTarget(target, folder, source.url, created, brought)
+
+
+def _check_free(target: Storage, folder: Path) -> None:
     claim = current_claim(target)
     if claim:
         raise LeaseHeldError(
             f"the sweep in {folder} is being launched by {claim.holder}: fetch into another folder with --to"
         )
-    brought = _check_identity(target, folder, created)
-    try:
-        target.check_writable()
-    except StorageError as error:
-        raise StorageError(f"{error}".replace("--storage", "--to")) from error
-    folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / LOCK, "wb") as lock:
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    with ExitStack() as held:
         try:
+            folder.mkdir(parents=True, exist_ok=True)
+            lock = held.enter_context(open(folder / LOCK, "wb"))
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
+        except BlockingIOError as error:
             raise LeaseHeldError(
                 f"another bo-sweep fetch is writing to {folder}: wait for it, or fetch into another folder with --to"
             ) from error
-        yield FetchTarget(target, folder, source.url, created, brought)
+        except OSError as error:
+            raise StorageError(
+                f"cannot lock {folder / LOCK}: {error.strerror or error}. Choose another folder with --to"
+            ) from error
+        yield
+
+
+def _remove_half_written(folder: Path) -> None:
+    """What a fetch that was killed was just writing: up to some hundred megabytes each."""
+    with suppress(OSError):
+        for path in [each for each in folder.rglob(".*.tmp") if HALF_WRITTEN.fullmatch(each.name)]:
+            if time.time() - path.stat().st_mtime > ABANDONED_SECONDS:
+                path.unlink()
 
 
 def _check_identity(target: Storage, folder: Path, created: str) -> dict[str, State | None]:

@@ -25,7 +25,7 @@ class Transfer:
     """What became of the files that were to be copied.
 
     Attributes:
-        copied: those that are there now.
+        copied: those that are here now.
         missing: those that the source no longer had.
         damaged: parts that do not hold what their names say, also when read again; nothing of them is written.
     """
@@ -37,18 +37,18 @@ class Transfer:
 
 def transfer(
     source: Storage,
-    target: Storage,
+    write: Callable[[str, bytes], None],
     files: Iterable[StoredFile],
     on_copied: Callable[[StoredFile], None] = lambda _: None,
     *,
     parts: bool,
 ) -> Transfer:
-    """Copy `files`; each is in the target whole or not at all. With `parts` they must hold what their names say.
+    """Copy `files` by `write(path, content)`. With `parts` they must hold what their names say.
 
     Files that vanish or are damaged hold up none of the others.
 
     Raises:
-        StorageError: the source cannot be read, or the target not written; what is copied stays.
+        StorageError: the source cannot be read, or not written here; what is copied stays.
     """
     made = Transfer()
     ordered = sorted(files, key=lambda file: file.path)
@@ -63,7 +63,7 @@ def transfer(
         on_copied(file)
 
     with ThreadPoolExecutor(SIDE_BY_SIDE, thread_name_prefix="transfer") as executor:
-        waiting = {executor.submit(_copy, source, target, file, parts): file for file in small}
+        waiting = {executor.submit(_copy, source, write, file, parts): file for file in small}
         try:
             for future in as_completed(waiting):
                 try:
@@ -76,7 +76,7 @@ def transfer(
     for file in ordered:
         if file.size >= LARGE_BYTES:
             try:
-                note(file, _copy(source, target, file, parts))
+                note(file, _copy(source, write, file, parts))
             except MissingFileError:
                 made.missing.append(file)
     return made
@@ -89,13 +89,13 @@ def _check_paths(source: Storage, files: Iterable[StoredFile]) -> None:
         raise StorageError(f"{source.location(odd[0])} cannot be copied: {odd[0]!r} is no path of a file. Delete it")
 
 
-def _copy(source: Storage, target: Storage, file: StoredFile, part: bool) -> Damage | None:
+def _copy(source: Storage, write: Callable[[str, bytes], None], file: StoredFile, part: bool) -> Damage | None:
     name = NAME.fullmatch(file.path.rpartition("/")[2])
     if part and name is None:
         return Damage(file.path, "not a file of this ledger")
     for _ in range(ATTEMPTS):
         content = source.read(file.path)
         if not part or (name and digest(content) == name["digest"]):
-            target.write(file.path, content)
+            write(file.path, content)
             return None
     return Damage(file.path, f"its content ({len(content):,} bytes) is not what was written: cut short or changed")

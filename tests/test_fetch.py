@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import threading
 from collections.abc import Callable
@@ -415,3 +416,84 @@ def test_an_object_with_a_name_that_leads_out_is_not_copied(tmp_path: Path, targ
     source = sweep_in(open_storage(tmp_path / "there" / "one"))
     with pytest.raises(StorageError, match="no path of a file"):
         fetch(Odd(source.storage.url), target)
+
+
+def test_a_launch_that_begins_here_meanwhile_keeps_its_manifest(tmp_path: Path, target: Storage) -> None:
+    """Its attempts are numbered by how often it was launched, so a manifest from elsewhere would repeat numbers."""
+    source = sweep_in(open_storage(tmp_path / "there" / "one"))
+    fetch(source.storage, target)
+    before = target.read(paths.MANIFEST)
+    source.write_manifest(Manifest("one", SPACE, 7, "2026-01-01"))
+    lease = Lease(target)
+    begins = Meddled(tmp_path / "there" / "one", lease.__enter__, 1, listing=True)
+    try:
+        with pytest.raises(LeaseHeldError, match=r"being launched by .*--to"):
+            fetch(begins, target)
+    finally:
+        lease.__exit__()
+    assert target.read(paths.MANIFEST) == before
+    source.storage.write("phase/new.png", b"to be read after the parts")
+    was_over = Meddled(tmp_path / "there" / "one", lambda: train(Ledger(target), RUNS[7]), 1)
+    with pytest.raises(ValueError, match=r"2 parts that .* does not have"):
+        fetch(was_over, target)
+    assert target.read(paths.MANIFEST) == before
+
+
+def test_what_a_killed_fetch_has_left_half_written_is_removed(tmp_path: Path, target: Storage) -> None:
+    source = sweep_in(open_storage(tmp_path / "there" / "one"))
+    fetch(source.storage, target)
+    half = [f"rows/.settled-1.0123456789abcdef.parquet.4711.{'a' * 16}.tmp", f".sweep.json.4711.{'b' * 16}.tmp"]
+    for path in (*half, "rows/.mine.tmp"):
+        target.write(path, b"half")
+        os.utime(f"{target.local_path(path)}", (1, 1))
+    under_way = f"rows/.settled-2.0123456789abcdef.parquet.4711.{'c' * 16}.tmp"
+    target.write(under_way, b"half")
+    fetch(source.storage, target)
+    assert [target.exists(path) for path in half] == [False, False]
+    assert target.exists("rows/.mine.tmp")
+    assert target.exists(under_way)
+
+
+def test_a_part_that_has_changed_here_at_the_same_size_comes_anew(tmp_path: Path, target: Storage) -> None:
+    source = sweep_in(open_storage(tmp_path / "there" / "one"))
+    fetch(source.storage, target)
+    for folder in (paths.ROWS, paths.ENDS):
+        path = target.local_path(target.list(folder)[0].path)
+        assert path is not None
+        path.write_bytes(bytes(path.stat().st_size))
+    fetch(source.storage, target)
+    assert_same(source, Ledger(target))
+
+
+def test_a_folder_that_leads_into_itself_is_not_followed_for_ever(tmp_path: Path, target: Storage) -> None:
+    source = sweep_in(open_storage(tmp_path / "there" / "one"))
+    (tmp_path / "there" / "one" / "phase" / "again").symlink_to(".")
+    with pytest.raises(StorageError, match=r"phase/again/.* leads into itself"):
+        fetch(source.storage, target)
+
+
+def test_a_full_disk_and_a_folder_of_somebody_else_are_told_with_the_right_option(
+    tmp_path: Path, target: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = sweep_in(open_storage(tmp_path / "there" / "one"))
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "fsync", full)
+        with pytest.raises(StorageError, match=r"No space left on device\. Free space.*--to") as told:
+            fetch(source.storage, target)
+    assert "--storage" not in str(told.value)
+    fetch(source.storage, target)
+    lock = target.local_path(".fetched.lock")
+    assert lock is not None
+    lock.unlink()
+    lock.mkdir()  # stands for a file that may not be opened: root may open all
+    with pytest.raises(StorageError, match=r"cannot lock .*: Is a directory.*--to"):
+        fetch(source.storage, target)
+    lock.rmdir()
+    with monkeypatch.context() as patched:
+        patched.setattr("fcntl.flock", lambda *_: (_ for _ in ()).throw(OSError(errno.ENOLCK, "No locks available")))
+        with pytest.raises(StorageError, match=r"cannot lock .*: No locks available"):
+            fetch(source.storage, target)
