@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import base64
+import errno
+import hashlib
 import http.client
 import json
 import os
@@ -14,7 +17,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import pytest
 import yaml
@@ -27,8 +30,9 @@ from orchestrator.entry_point import LaunchRequest
 from orchestrator.fetch import fetch
 from orchestrator.k8s.client.api import Api, ClusterError, Connection, connect
 from orchestrator.k8s.client.retrying import Retries
-from orchestrator.k8s.fetching import claim_storage
+from orchestrator.k8s.fetching import claim_storage, file_server
 from orchestrator.k8s.fetching.claim_storage import ClaimStorage
+from orchestrator.k8s.fetching.file_server import FileServer
 from orchestrator.k8s.fetching.reader import PORT, reader_job, reader_pod
 from orchestrator.k8s.fetching.results import object_results, open_results
 from orchestrator.k8s.profile import ClusterProfile, Results
@@ -141,6 +145,65 @@ def test_the_server_gives_nothing_outside_its_folder_and_takes_nothing(tmp_path:
         for method in ("PUT", "POST", "DELETE", "PATCH"):
             assert get(address, "/file?path=one/inside", method)[0] == 501
     assert (tmp_path / "claim" / "one" / "inside").read_text() == "fine"
+
+
+@contextmanager
+def served_here(root: Path) -> Iterator[str]:
+    """The server in a thread of this process."""
+    root.mkdir(exist_ok=True)
+    with FileServer(root) as server:
+        server.timeout, left = 0.05, threading.Event()
+
+        def serve() -> None:
+            while not left.is_set():
+                server.handle_request()
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}"
+        finally:
+            left.set()
+            thread.join()
+
+
+def test_a_file_that_cannot_be_read_is_an_error_and_one_that_changes_is_no_muddle(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with served_here(tmp_path / "claim") as address:
+        (tmp_path / "claim" / "a").write_bytes(b"content")
+        claim = ClaimStorage(address, "claim results")
+        with monkeypatch.context() as patched:
+            patched.setattr(file_server, "_sha256", _io_error)
+            with pytest.raises(StorageError, match=r"cannot read claim results:/a: Input/output error"):
+                claim.read("a")
+        assert claim.read("a") == b"content"
+
+        def grow(file: BinaryIO) -> str:
+            (tmp_path / "claim" / "a").write_bytes(b"content and more")
+            return base64.b64encode(hashlib.sha256(b"content").digest()).decode()
+
+        def shrink(file: BinaryIO) -> str:
+            (tmp_path / "claim" / "a").write_bytes(b"cont")
+            return base64.b64encode(hashlib.sha256(b"content").digest()).decode()
+
+        connection = http.client.HTTPConnection(address.removeprefix("http://"), timeout=PATIENCE_SECONDS)
+        for happening, whole in ((grow, True), (shrink, False)):
+            (tmp_path / "claim" / "a").write_bytes(b"content")
+            with monkeypatch.context() as patched:
+                patched.setattr(file_server, "_sha256", happening)
+                connection.request("GET", "/file?path=a")
+                response = connection.getresponse()
+                if whole:
+                    assert response.read() == b"content"
+                else:
+                    with pytest.raises(http.client.IncompleteRead):
+                        response.read()
+        connection.close()
+
+
+def _io_error(file: BinaryIO) -> str:
+    raise OSError(errno.EIO, os.strerror(errno.EIO))
 
 
 def test_the_server_leaves_when_nobody_asks_and_starts_light(tmp_path: Path) -> None:
@@ -355,8 +418,9 @@ def test_connections_that_break_are_made_anew(
 
 
 def test_what_a_reader_is_in_the_cluster(kubelet: Kubelet) -> None:
-    job = reader_job(PROFILE, "bo-sweep-read-0a1b2c3d")
+    job = reader_job(PROFILE.model_copy(update={"labels": {"team": "vision"}}), "bo-sweep-read-0a1b2c3d")
     spec = job["spec"]
+    assert job["metadata"]["labels"]["team"] == spec["template"]["metadata"]["labels"]["team"] == "vision"
     assert (spec["backoffLimit"], spec["activeDeadlineSeconds"], spec["ttlSecondsAfterFinished"]) == (0, 3600, 60)
     pod = spec["template"]["spec"]
     (container,) = pod["containers"]
@@ -524,6 +588,10 @@ def test_a_folder_is_fetched_by_the_command_as_well(tmp_path: Path) -> None:
     blocked = run("one", "--to", tmp_path / "file", "--storage", tmp_path / "there")
     assert (blocked.exit_code, "--to" in blocked.stderr) == (4, True)
     assert run("one", "--storage", tmp_path / "there").exit_code == 2
+    for name in ("../there/one", "one/../one", "/one", "", ".."):
+        odd = run(name, "--to", tmp_path / "out" / "here", "--storage", tmp_path / "there")
+        assert (odd.exit_code, "is no name of a sweep" in odd.stderr) == (2, True), name
+    assert not (tmp_path / "out").exists()
 
 
 # Whether there is anything to launch

@@ -79,15 +79,15 @@ def fetch(
 
 def _target(to: str, sweep: str) -> Storage:
     """The sweep's folder here. Raises ValueError, StorageError before anything is begun elsewhere."""
-    from orchestrator.storage import StorageError
+    from orchestrator.fetch_target import told_here
 
+    if {"", ".", ".."} & set(sweep.split("/")):  # it would be written beside the folder that is meant
+        raise ValueError(f"{sweep!r} is no name of a sweep: give the name of its folder in --storage")
     target = storage_at(to).child(sweep)
     if target.local_path() is None:
         raise ValueError(f"--to {to}: must be a folder of this machine")
-    try:
+    with told_here():
         target.check_writable()
-    except StorageError as error:
-        raise StorageError(f"{error}".replace("--storage", "--to")) from error
     return target
 
 

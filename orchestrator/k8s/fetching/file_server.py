@@ -18,7 +18,6 @@ import base64
 import hashlib
 import json
 import os
-import shutil
 import signal
 import stat
 import sys
@@ -144,24 +143,31 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _send_file(self, path: Path) -> None:
         """Through one handle: a file that is replaced meanwhile is sent as it was."""
-        handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
         with open(handle, "rb") as file:
             state = os.fstat(handle)
             if not stat.S_ISREG(state.st_mode):
                 raise _RefusedError(404, "no such file")
+            digest = "" if self.command == "HEAD" else _sha256(file)  # before the status: it may fail
             self.send_response(200)
             self.send_header("Content-Type", "application/octet-stream")
             self.send_header("Content-Length", str(state.st_size))
-            if self.command == "HEAD":
-                self.end_headers()
-                return
-            self.send_header("Content-Digest", f"sha-256=:{_sha256(file)}:")
+            if digest:
+                self.send_header("Content-Digest", f"sha-256=:{digest}:")
             self.end_headers()
-            file.seek(0)
-            try:
-                shutil.copyfileobj(file, self.wfile, CHUNK_BYTES)
-            except OSError:
-                self.close_connection = True  # too late for an error; the client sees that the content is cut short
+            if digest:
+                file.seek(0)
+                self._send_content(file, state.st_size)
+
+    def _send_content(self, file: BinaryIO, size: int) -> None:
+        """Neither more nor less than was announced, though the file be written to; else the connection ends here."""
+        try:
+            while size and (chunk := file.read(min(size, CHUNK_BYTES))):
+                self.wfile.write(chunk)
+                size -= len(chunk)
+        except OSError:
+            pass  # too late for an error; the client sees that the content is cut short
+        self.close_connection = self.close_connection or size > 0
 
     def _send_json(self, content: dict[str, Any], status: int = 200) -> None:
         body = json.dumps(content).encode()

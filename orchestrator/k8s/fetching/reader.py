@@ -52,7 +52,7 @@ def reader_job(profile: ClusterProfile, name: str, mounts: Mounts | None = None)
         "metadata": {
             "name": name,
             "namespace": profile.namespace,
-            "labels": {**common_labels(), INSTANCE: name, COMPONENT: READER},
+            "labels": {**profile.labels, **common_labels(), INSTANCE: name, COMPONENT: READER},
         },
         "spec": {
             "backoffLimit": 0,
