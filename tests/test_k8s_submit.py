@@ -17,6 +17,7 @@ from orchestrator.k8s.names import INSTANCE
 from orchestrator.k8s.profile import ClusterProfile
 from orchestrator.k8s.submitting.submission import OtherJobError, Submitted, submit
 from orchestrator.k8s.submitting.waiting import End, wait
+from orchestrator.stops import Interrupted
 from search_spaces.catalog import load_space
 from tests.kubernetes_api import FakeCluster
 
@@ -247,28 +248,128 @@ def test_a_refused_job_leaves_no_config_behind(cluster: FakeCluster, launch: Lau
     assert cluster.names("ConfigMap") == []
 
 
-def test_a_job_whose_answer_was_lost_keeps_its_config(cluster: FakeCluster, launch: Launcher) -> None:
+def test_a_job_whose_answer_was_lost_is_submitted(cluster: FakeCluster, launch: Launcher) -> None:
     cluster.fault("drop-after", method="PATCH", path="rayjobs", times=5, dry_run=False)
-    with pytest.raises(ClusterError, match="cannot apply RayJob"):
-        launch()
-    assert cluster.names("ConfigMap") == cluster.names("RayJob")
+    made = submitted(launch())
+    assert (made.state, [made.name]) == ("created", cluster.names("RayJob"))
+    owner = cluster.item("ConfigMap", made.name)["metadata"]["ownerReferences"][0]["name"]  # type: ignore[index]
+    assert owner == made.name
     assert submitted(launch()).state == "attached"
 
 
-def test_ctrl_c_in_the_midst_leaves_no_config_behind(
-    cluster: FakeCluster, launch: Launcher, monkeypatch: pytest.MonkeyPatch
+class CtrlC:
+    """Interrupts one request to apply something: before it is sent, or when it has been carried out."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.at("")
+        apply = Api.apply
+
+        def interrupted(api: Api, manifest: dict[str, Any], *, dry_run: bool = False) -> dict[str, Any]:
+            hit = manifest["kind"] == self.kind and not dry_run
+            made = {} if hit and not self.after else apply(api, manifest, dry_run=dry_run)
+            if hit:
+                self.then()
+                raise KeyboardInterrupt
+            return made
+
+        monkeypatch.setattr(Api, "apply", interrupted)
+
+    def at(self, kind: str, *, after: bool = False, then: Callable[[], None] = lambda: None) -> None:
+        self.kind, self.after, self.then = kind, after, then
+
+
+@pytest.mark.parametrize(
+    ("kind", "after"), [("Role", True), ("ConfigMap", False), ("ConfigMap", True), ("RayJob", False)]
+)
+def test_ctrl_c_before_the_job_is_there_leaves_no_config_behind(
+    kind: str, after: bool, cluster: FakeCluster, launch: Launcher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    apply = Api.apply
-
-    def interrupted(api: Api, manifest: dict[str, Any], *, dry_run: bool = False) -> dict[str, Any]:
-        if manifest["kind"] == "RayJob" and not dry_run:
-            raise KeyboardInterrupt
-        return apply(api, manifest, dry_run=dry_run)
-
-    monkeypatch.setattr(Api, "apply", interrupted)
-    with pytest.raises(KeyboardInterrupt):
+    CtrlC(monkeypatch).at(kind, after=after)
+    with pytest.raises(Interrupted, match=r"^digits-grid-\w{8} was not submitted$"):
         launch()
     assert cluster.names("ConfigMap") == cluster.names("RayJob") == []
+
+
+def test_ctrl_c_tells_what_is_in_the_cluster(
+    cluster: FakeCluster, launch: Launcher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ctrl_c = CtrlC(monkeypatch)
+    ctrl_c.at("RayJob", after=True)
+    with pytest.raises(Interrupted, match="was submitted already, and goes on"):
+        launch()
+    (name,) = cluster.names("RayJob")
+    cluster.change("RayJob", name, status=ENDED)
+    ctrl_c.at("Role")
+    with pytest.raises(Interrupted, match=r"was not submitted$"):
+        launch(complete=False)
+    ctrl_c.at("RayJob")
+    with pytest.raises(Interrupted, match="was not submitted, and what had ended was deleted; results stay"):
+        launch(complete=False)
+    assert cluster.names("RayJob") == []
+    ctrl_c.at("RayJob", after=True, then=lambda: cluster.forbid("get", "rayjobs"))
+    with pytest.raises(Interrupted, match=r"whether .* was submitted is not known \(.*alice may not get rayjobs"):
+        launch()
+
+
+# Two who launch at the same moment
+
+
+def before(kind: str, monkeypatch: pytest.MonkeyPatch, act: Callable[[], object]) -> None:
+    """Let something happen once, right before an object of this kind is applied in earnest."""
+    apply, acts = Api.apply, [act]
+
+    def applying(api: Api, manifest: dict[str, Any], *, dry_run: bool = False) -> dict[str, Any]:
+        if manifest["kind"] == kind and not dry_run and acts:
+            acts.pop()()
+        return apply(api, manifest, dry_run=dry_run)
+
+    monkeypatch.setattr(Api, "apply", applying)
+
+
+def test_two_launches_of_the_same_at_the_same_moment_make_one_job(
+    cluster: FakeCluster, launch: Launcher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before("ConfigMap", monkeypatch, launch)
+    made = launch()
+    assert cluster.names("RayJob") == cluster.names("ConfigMap") == [made.manifests.name]
+    assert cluster.item("ConfigMap", made.manifests.name)["metadata"]["ownerReferences"]  # type: ignore[index]
+
+
+@pytest.mark.parametrize("mine_is_older", [True, False])
+def test_of_two_launches_of_one_sweep_at_the_same_moment_the_later_one_gives_way(
+    mine_is_older: bool, cluster: FakeCluster, launch: Launcher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = launch({"retries": 5}, dry_run="client").manifests.job[1]
+    stamp = "2999-01-01T00:00:00Z" if mine_is_older else "2020-01-01T00:00:00Z"
+    before(
+        "RayJob",
+        monkeypatch,
+        lambda: cluster.put({**other, "metadata": {**other["metadata"], "creationTimestamp": stamp}}),
+    )
+    if mine_is_older:
+        assert submitted(launch()).state == "created"
+        assert len(cluster.names("RayJob")) == 2  # the other one goes as soon as it looks
+        return
+    with pytest.raises(OtherJobError, match=r"already submitted as .* with other settings \(retries: 5, now 2\)"):
+        launch()
+    assert cluster.names("RayJob") == [other["metadata"]["name"]]
+    assert cluster.names("ConfigMap") == []
+
+
+def test_a_job_that_another_launch_has_just_made_anew_is_not_deleted(cluster: FakeCluster, launch: Launcher) -> None:
+    made = launch().manifests
+    cluster.change("RayJob", made.name, status=ENDED)
+    new: list[Any] = []
+
+    def another_launches() -> list[str]:
+        new.append(submitted(launch(complete=False)))
+        new.append(cluster.item("RayJob", made.name))
+        return []
+
+    mine = submit(launch.api, made, check=another_launches)
+    assert (new[0].state, mine.state) == ("replaced", "attached")
+    assert cluster.item("RayJob", made.name)["metadata"]["uid"] == new[1]["metadata"]["uid"]  # type: ignore[index]
+    assert cluster.names("ConfigMap") == [made.name]
 
 
 def test_what_the_server_refuses_is_told_all_at_once(cluster: FakeCluster, launch: Launcher) -> None:

@@ -49,6 +49,15 @@ def already_exists(kind: Kind, name: str) -> RefusalError:
     return RefusalError(409, "AlreadyExists", f'{kind.full_name} "{name}" already exists', details)
 
 
+def other_uid(kind: Kind, name: str, wanted: str, found: str) -> RefusalError:
+    """The object that was meant is gone, and another one has its name."""
+    message = (
+        f'Operation cannot be fulfilled on {kind.full_name} "{name}": Precondition failed: UID in precondition: '
+        f"{wanted}, UID in object meta: {found}"
+    )
+    return RefusalError(409, "Conflict", message, {"name": name, "group": kind.group, "kind": kind.plural})
+
+
 def conflict(owned: list[tuple[str, str, str]]) -> RefusalError:
     """Server-side apply against fields of others: (field, manager, apiVersion)."""
     causes = [

@@ -235,8 +235,10 @@ class Routes:
             made = writer.create(kind, target.namespace, body, manager, strict=strict, dry_run=dry_run)
             return web.json_response(made, status=201)
         if request.method == "DELETE" and name:
-            propagation = query.get("propagationPolicy") or (body or {}).get("propagationPolicy") or "Background"
-            return web.json_response(writer.delete(kind, target.namespace, name, propagation, dry_run=dry_run))
+            options = body or dict(query)  # the real server, too, reads the query only where there is no body
+            propagation = options.get("propagationPolicy") or "Background"
+            uid = (options.get("preconditions") or {}).get("uid")
+            return web.json_response(writer.delete(kind, target.namespace, name, propagation, uid=uid, dry_run=dry_run))
         if request.method == "PATCH" and name and request.content_type == "application/apply-patch+yaml":
             if not query.get("fieldManager"):
                 raise failures.bad_request("PatchOptions.meta.k8s.io is invalid: fieldManager: Required value")

@@ -95,12 +95,16 @@ class Writes:
             ownership.record_update(before, after, manager, kind.api_version)
             return after if dry_run else self._store.write(key, after)
 
-    def delete(self, kind: Kind, namespace: str, name: str, propagation: str, *, dry_run: bool) -> Item:
+    def delete(
+        self, kind: Kind, namespace: str, name: str, propagation: str, *, uid: str | None = None, dry_run: bool
+    ) -> Item:
         with self._store.lock:
             key = (kind.name, namespace, name)
             before = self._store.get(key)
             if before is None:
                 raise failures.not_found(kind, name)
+            if uid not in (None, before["metadata"]["uid"]):
+                raise failures.other_uid(kind, name, f"{uid}", before["metadata"]["uid"])
             stays = before if dry_run else self._store.delete(key, propagation)
             return stays or {
                 "kind": "Status",

@@ -1,4 +1,4 @@
-"""The command line that goes on with the same sweep on the same cluster."""
+"""Command lines that go on with the same sweep on the same cluster."""
 
 from __future__ import annotations
 
@@ -9,6 +9,11 @@ from orchestrator.commands.k8s.options import ConnectionChoice
 
 def k8s_again(command: str, sweep: str, cluster: ConnectionChoice) -> str:
     """`bo-sweep k8s COMMAND SWEEP` with the options by which the cluster was reached."""
+    return there_again(cluster, "k8s", command, *([sweep] if sweep else []))
+
+
+def there_again(cluster: ConnectionChoice, *words: str) -> str:
+    """`bo-sweep WORDS` with the options by which the cluster was reached."""
     options = {
         "--profile": cluster.profile,
         "--kubeconfig": cluster.kubeconfig,
@@ -16,4 +21,4 @@ def k8s_again(command: str, sweep: str, cluster: ConnectionChoice) -> str:
         "--namespace": cluster.namespace,
     }
     given = [part for name, value in options.items() if value is not None for part in (name, str(value))]
-    return shlex.join(["bo-sweep", "k8s", command, *([sweep] if sweep else []), *given])
+    return shlex.join(["bo-sweep", *words, *given])

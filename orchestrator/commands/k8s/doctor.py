@@ -20,7 +20,7 @@ def doctor(cluster: ConnectionChoice, as_json: bool) -> None:
     \b
     Example:  bo-sweep k8s doctor --profile gpu-cluster
     """
-    from orchestrator.commands.k8s.again import k8s_again
+    from orchestrator.commands.k8s.again import k8s_again, there_again
     from orchestrator.console import LOG, print_next
     from orchestrator.k8s.doctor.cluster_doctor import examine_cluster
 
@@ -29,4 +29,4 @@ def doctor(cluster: ConnectionChoice, as_json: bool) -> None:
     if not all_well(checks, as_json):
         print_next(k8s_again("doctor", "", cluster))
         raise SystemExit(INFRASTRUCTURE)
-    print_next("bo-sweep launch digits-grid --on k8s")
+    print_next(there_again(cluster, "launch", "digits-grid", "--on", "k8s"))

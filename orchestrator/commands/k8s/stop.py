@@ -20,7 +20,7 @@ def stop(sweep: str, cluster: ConnectionChoice, as_json: bool) -> None:
     \b
     Example:  bo-sweep k8s stop imagenet-grid
     """
-    from orchestrator.commands.k8s.again import k8s_again
+    from orchestrator.commands.k8s.again import k8s_again, there_again
     from orchestrator.console import LOG, print_json, print_next
     from orchestrator.k8s.client.api import connect
     from orchestrator.k8s.watching.stop import stop as stop_launch
@@ -39,7 +39,8 @@ def stop(sweep: str, cluster: ConnectionChoice, as_json: bool) -> None:
     }
     LOG.print(words[stopped.way], markup=False)
     watch = f"{k8s_again('status', sweep, cluster)} --watch"
-    print_next(*([watch] if stopped.way == "asked" else []), "bo-sweep launch SPACE --on k8s    # goes on from storage")
+    go_on = there_again(cluster, "launch", "SPACE", "--on", "k8s")
+    print_next(*([watch] if stopped.way == "asked" else []), f"{go_on}    # goes on from storage")
 
 
 @click.command()
@@ -53,6 +54,7 @@ def delete(sweep: str, yes: bool, cluster: ConnectionChoice, as_json: bool) -> N
     \b
     Example:  bo-sweep k8s delete imagenet-grid --yes
     """
+    from orchestrator.commands.k8s.again import there_again
     from orchestrator.console import LOG, print_json, print_next
     from orchestrator.k8s.client.api import connect
     from orchestrator.k8s.watching.observed import ENDED, deployment_of
@@ -65,11 +67,20 @@ def delete(sweep: str, yes: bool, cluster: ConnectionChoice, as_json: bool) -> N
             if not sys.stdin.isatty():
                 raise ValueError("delete asks before it deletes, and there is no terminal to ask on: give --yes")
             running = "" if deployment_of(job_of(api, sweep)) in ENDED else ", which has not ended,"
-            if not click.confirm(f"Delete {sweep}{running} in {api.namespace}? Results stay.", err=True):
+            if not _confirmed(f"Delete {sweep}{running} in {api.namespace} of {api.host}? Results stay."):
                 LOG.print("Nothing was deleted.")
                 raise SystemExit(STOPPED)
         deleted = delete_sweep(api, sweep)
     if as_json:
         print_json({"sweep": sweep, "deleted": deleted})
     LOG.print(f"Deleted {', '.join(deleted)}. Results stay where they are.", markup=False)
-    print_next(f"bo-sweep fetch {sweep} --to results", "bo-sweep launch SPACE --on k8s    # goes on from storage")
+    fetch = there_again(cluster, "fetch", sweep, "--on", "k8s", "--to", "fetched")
+    print_next(fetch, f"{there_again(cluster, 'launch', 'SPACE', '--on', 'k8s')}    # goes on from storage")
+
+
+def _confirmed(question: str) -> bool:
+    try:
+        return click.confirm(question, err=True)
+    except click.Abort:  # Ctrl-C
+        click.echo(err=True)
+        return False

@@ -47,18 +47,31 @@ def apply_job(api: Api, job: Sequence[Manifest]) -> Manifest:
 
     The ConfigMap then belongs to the RayJob and goes with it. Where the RayJob cannot be brought, the ConfigMap is
     removed again.
+
+    Raises:
+        ClusterError: refused, or no answer came and it cannot be seen whether the RayJob is there.
     """
     config, rayjob = job
-    api.apply(config)
     try:
+        api.apply(config)
         made = api.apply(rayjob)
-    except BaseException:
-        with contextlib.suppress(ClusterError):
-            if api.get("RayJob", rayjob["metadata"]["name"]) is None:  # else only the answer was lost
-                api.delete("ConfigMap", config["metadata"]["name"])
-        raise
+    except BaseException as error:
+        found = _undo(api, config, rayjob)
+        if found is None or not isinstance(error, ClusterError):
+            raise
+        made = found  # only the answer was lost
     give_to(api, config, made)
     return made
+
+
+def _undo(api: Api, config: Manifest, rayjob: Manifest) -> Manifest | None:
+    """Remove the ConfigMap again, unless the RayJob is there, which is returned then. As far as the cluster answers."""
+    with contextlib.suppress(ClusterError):
+        found = api.get("RayJob", rayjob["metadata"]["name"])
+        if found is not None:
+            return found
+        api.delete("ConfigMap", config["metadata"]["name"])
+    return None
 
 
 def dry_run(api: Api, manifests: Sequence[Manifest]) -> None:

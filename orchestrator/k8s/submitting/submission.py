@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from orchestrator.k8s.client.api import Api
-from orchestrator.k8s.client.errors import ClusterError, ForbiddenError, NotFoundError
+from orchestrator.k8s.client.errors import ClusterError, ConflictError, ForbiddenError, NotFoundError
 from orchestrator.k8s.names import of_sweep
 from orchestrator.k8s.submitting.apply import apply_job, apply_setup, dry_run, give_to
 from orchestrator.k8s.submitting.differences import differences
-from orchestrator.k8s.submitting.waiting import end_of, is_there, state_in_words
+from orchestrator.k8s.submitting.waiting import end_of, state_in_words
+from orchestrator.stops import Interrupted
 
 if TYPE_CHECKING:
     from orchestrator.k8s.rendering.manifests import Manifests
@@ -65,14 +67,12 @@ def submit(
         OtherJobError: another job of this sweep has not ended.
         ClusterError: the cluster refuses it, or cannot be reached.
         ValueError: from `check`.
+        Interrupted: by Ctrl-C in the midst of writing; the message says what is in the cluster now.
     """
     config, rayjob = manifests.job
     there = _look(api, manifests, check)
-    if there is not None and end_of(there) is None and not _is_leaving(there):
-        if not only_try:
-            _own(api, config, there)
-        told = f"{manifests.name} is already submitted: {state_in_words(there)}"
-        return Submitted(manifests.name, "attached", (told,))
+    if there is not None and _goes_on(there):
+        return _attached(api, config, there, only_try=only_try)
     if ledger_complete():
         return Submitted(manifests.name, "complete", ("the ledger has all runs: nothing to submit",))
     notes = tuple(check())
@@ -80,10 +80,14 @@ def submit(
     setup_notes = apply_setup(api, manifests.setup, dry_run=True)
     dry_run(api, manifests.job if there is None else [config])
     if not only_try:
-        apply_setup(api, manifests.setup, dry_run=False)
-        if there is not None:
-            _clear(api, manifests.name, there, sleep)
-        apply_job(api, (config, rayjob))
+        try:
+            apply_setup(api, manifests.setup, dry_run=False)
+            if there is not None and (new := _clear(api, manifests.name, there, sleep)) is not None:
+                return _attached(api, config, new)
+            made = apply_job(api, (config, rayjob))
+            _give_way(api, manifests, made)
+        except KeyboardInterrupt as error:
+            raise Interrupted(_left(api, manifests.name, there)) from error
     return Submitted(manifests.name, "created" if there is None else "replaced", (*notes, *setup_notes))
 
 
@@ -99,6 +103,47 @@ def _look(api: Api, manifests: Manifests, check: Callable[[], list[str]]) -> Man
         if other["metadata"]["name"] != manifests.name and end_of(other) is None:
             raise OtherJobError(_told(api, other, manifests))
     return there
+
+
+def _attached(api: Api, config: Manifest, rayjob: Manifest, *, only_try: bool = False) -> Submitted:
+    name = rayjob["metadata"]["name"]
+    if not only_try:
+        _own(api, config, rayjob)
+    return Submitted(name, "attached", (f"{name} is already submitted: {state_in_words(rayjob)}",))
+
+
+def _give_way(api: Api, manifests: Manifests, made: Manifest) -> None:
+    """Withdraw a RayJob that was submitted while another of its sweep was, a moment before. Raises OtherJobError.
+
+    Both had looked before either was there. Of two that the server took within the same second the order of names
+    decides, so that never both go.
+    """
+
+    def age(rayjob: Manifest) -> tuple[str, str]:
+        return rayjob["metadata"]["creationTimestamp"], rayjob["metadata"]["name"]
+
+    try:
+        others = api.list("RayJob", labels=of_sweep(manifests.sweep))
+    except ClusterError:
+        return  # it is submitted; the ledger's lease keeps two launches apart
+    for other in others:
+        if other["metadata"]["uid"] != made["metadata"]["uid"] and _goes_on(other) and age(other) < age(made):
+            api.delete("RayJob", manifests.name, uid=made["metadata"]["uid"])
+            api.delete("ConfigMap", manifests.name)
+            raise OtherJobError(_told(api, other, manifests))
+
+
+def _left(api: Api, name: str, before: Manifest | None) -> str:
+    """What Ctrl-C in the midst of writing has left."""
+    try:
+        there = api.get("RayJob", name)
+    except ClusterError as error:
+        return f"whether {name} was submitted is not known ({error})"
+    old = before["metadata"]["uid"] if before else None
+    if there is not None and there["metadata"]["uid"] != old:
+        return f"{name} was submitted already, and goes on"
+    gone = ", and what had ended was deleted; results stay" if old and there is None else ""
+    return f"{name} was not submitted{gone}"
 
 
 def _told(api: Api, other: Manifest, manifests: Manifests) -> str:
@@ -132,15 +177,22 @@ def _is_leaving(rayjob: Manifest) -> bool:
     return bool(rayjob["metadata"].get("deletionTimestamp"))
 
 
-def _clear(api: Api, name: str, rayjob: Manifest, sleep: Callable[[float], object]) -> None:
+def _goes_on(rayjob: Manifest) -> bool:
+    return end_of(rayjob) is None and not _is_leaving(rayjob)
+
+
+def _clear(api: Api, name: str, rayjob: Manifest, sleep: Callable[[float], object]) -> Manifest | None:
     """Delete an ended RayJob and its ConfigMap, and wait until both are gone.
 
-    The ConfigMap is deleted by name too: what is applied over one that is still to be collected would go with it.
+    The ConfigMap is deleted too: what is applied over one that is still to be collected would go with it. Returns the
+    RayJob that another launch has put in their place meanwhile, if one has.
     """
+    uid, config = rayjob["metadata"]["uid"], api.get("ConfigMap", name)
     if not _is_leaving(rayjob):
-        api.delete("RayJob", name, propagation="Foreground")
+        with contextlib.suppress(ConflictError):
+            api.delete("RayJob", name, propagation="Foreground", uid=uid)
     waited = 0.0
-    while is_there(api, "RayJob", name):
+    while (there := api.get("RayJob", name)) is not None and there["metadata"]["uid"] == uid:
         if waited >= DELETION_SECONDS:
             raise ClusterError(
                 f"{name} has ended and was deleted, but is still there after {DELETION_SECONDS:.0f} s: its finalizer "
@@ -148,4 +200,7 @@ def _clear(api: Api, name: str, rayjob: Manifest, sleep: Callable[[float], objec
             )
         sleep(1.0)
         waited += 1.0
-    api.delete("ConfigMap", name)
+    if there is None and config is not None:
+        with contextlib.suppress(ConflictError):
+            api.delete("ConfigMap", name, uid=config["metadata"]["uid"])
+    return there

@@ -58,10 +58,6 @@ def state_in_words(rayjob: Manifest) -> str:
     return words.get(state, state)
 
 
-def is_there(api: Api, kind: str, name: str) -> bool:
-    return api.get(kind, name) is not None
-
-
 def wait(
     api: Api,
     name: str,

@@ -19,8 +19,6 @@ DASHBOARD_PORT = 8265
 ANSWER_SECONDS = 30.0
 TOKEN_KEY = "auth_token"
 LONGEST_SECRET_NAME = 50
-ENDING = ("SUCCEEDED", "FAILED", "STOPPED")
-"""Values of status.jobStatus after which Ray has nothing to stop."""
 
 
 @dataclass(frozen=True)
@@ -47,19 +45,28 @@ def stop(api: Api, sweep: str, name: str | None = None) -> Stopped:
         ClusterError: it can neither be asked to stop nor deleted.
     """
     picture = look(api, sweep, name)
-    if picture.deployment in ENDED or picture.status.get("jobStatus") in ENDING:
+    if _is_over(picture):
         return Stopped(picture.name, "ended")
     try:
         ask_ray_to_stop(api, picture)
     except ConnectionError as error:
-        api.delete("RayJob", picture.name)
+        api.delete("RayJob", picture.name, uid=picture.job["metadata"]["uid"] if picture.job else None)
         return Stopped(picture.name, "deleted", str(error))
     return Stopped(picture.name, "asked")
+
+
+def _is_over(picture: Picture) -> bool:
+    """Whether Ray has nothing to stop, and will not have: after a failed attempt the operator makes the next one."""
+    job = picture.status.get("jobStatus")
+    last_failed = picture.deployment == "Running" and job == "FAILED" and picture.attempt >= picture.attempts
+    return picture.deployment in ENDED or job in ("SUCCEEDED", "STOPPED") or last_failed
 
 
 def ask_ray_to_stop(api: Api, picture: Picture) -> None:
     """Send the launch a SIGTERM through Ray's job API. Raises ClusterError where that cannot be done, and why."""
     job = picture.status.get("jobId")
+    if picture.status.get("jobStatus") == "FAILED":
+        raise ClusterError("an attempt had failed and the next one was to come")
     if picture.deployment != "Running" or picture.status.get("jobStatus") != "RUNNING" or not job:
         raise ClusterError("the launch does not run yet")
     head = next((pod["metadata"]["name"] for pod in picture.of_type("head") if is_ready(pod)), None)
@@ -91,8 +98,8 @@ def delete(api: Api, sweep: str) -> list[str]:
         f"{kind} {name}"
         for kind in ("RayJob", "ConfigMap")
         for thing in api.list(kind, labels=of_sweep(sweep))
-        for name in [thing["metadata"]["name"]]
-        if api.delete(kind, name)
+        for name, uid in [(thing["metadata"]["name"], thing["metadata"]["uid"])]
+        if api.delete(kind, name, uid=uid)
     ]
     if not deleted:
         look(api, sweep)  # tells that there is none, and which there are

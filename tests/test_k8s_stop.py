@@ -1,0 +1,73 @@
+"""Ending launches: which ones are over, and that only what was looked at is deleted."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from orchestrator.k8s.client.api import Api, ConflictError, Connection, connect
+from orchestrator.k8s.names import sweep_labels
+from orchestrator.k8s.watching import stop as stopping
+from orchestrator.k8s.watching.stop import delete, stop
+from tests.kubernetes_api import FakeCluster
+
+
+@pytest.fixture
+def cluster() -> Iterator[FakeCluster]:
+    with FakeCluster() as running:
+        yield running
+
+
+@pytest.fixture
+def api(cluster: FakeCluster, tmp_path: Path) -> Api:
+    return connect(Connection(cluster.kubeconfig(tmp_path / "kubeconfig")))
+
+
+def rayjob(**status: Any) -> dict[str, Any]:
+    return {
+        "apiVersion": "ray.io/v1",
+        "kind": "RayJob",
+        "metadata": {"name": "grid-1", "labels": sweep_labels("grid")},
+        "spec": {"entrypoint": "true", "backoffLimit": 2},
+        "status": status,
+    }
+
+
+@pytest.mark.parametrize(
+    ("status", "way"),
+    [
+        ({"jobDeploymentStatus": "Retrying", "jobStatus": "FAILED", "failed": 1}, "deleted"),
+        ({"jobDeploymentStatus": "Running", "jobStatus": "FAILED", "failed": 1}, "deleted"),
+        ({"jobDeploymentStatus": "Running", "jobStatus": "FAILED", "failed": 2}, "ended"),
+        ({"jobDeploymentStatus": "Running", "jobStatus": "STOPPED"}, "ended"),
+        ({"jobDeploymentStatus": "Failed", "jobStatus": "FAILED", "failed": 3}, "ended"),
+    ],
+)
+def test_a_failed_attempt_is_not_the_end_while_another_one_comes(
+    status: dict[str, Any], way: str, cluster: FakeCluster, api: Api
+) -> None:
+    cluster.put(rayjob(**status))
+    stopped = stop(api, "grid")
+    assert stopped.way == way
+    assert cluster.names("RayJob") == ([] if way == "deleted" else ["grid-1"])
+    assert way == "ended" or "the next one was to come" in stopped.why
+
+
+def test_a_job_that_was_made_anew_meanwhile_is_not_deleted(
+    cluster: FakeCluster, api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cluster.put(rayjob())
+
+    def launched_again(*_: object) -> None:
+        cluster.remove("RayJob", "grid-1")
+        cluster.put(rayjob())
+        raise ConnectionError("not now")
+
+    monkeypatch.setattr(stopping, "ask_ray_to_stop", launched_again)
+    with pytest.raises(ConflictError):
+        stop(api, "grid")
+    assert cluster.names("RayJob") == ["grid-1"]
+    assert delete(api, "grid") == ["RayJob grid-1"]
