@@ -244,6 +244,97 @@ def test_lines_of_several_pods_carry_their_names(cluster: FakeCluster, api: Api)
     assert sorted(merged_lines(api, list(WORKERS), follow=True)) == expected
 
 
+def test_a_pod_that_its_node_has_not_heard_of_yet_is_waited_for(cluster: FakeCluster, api: Api) -> None:
+    log_of(cluster, SUBMITTER).write("first")
+    cluster.fault("error", path="/log", times=2, code=404)
+    threading.Timer(0.2, lambda: end(cluster)).start()
+    told: list[str] = []
+    assert list(pod_lines(api, SUBMITTER, tell=told.append, patience=HASTY)) == ["first"]
+    assert told == [f"{SUBMITTER} has not started yet"]
+    cluster.fault("error", path="/log", times=1, code=404)
+    cluster.put(pod(SUBMITTER))
+    with pytest.raises(ClusterError, match="no log yet"):
+        list(pod_lines(api, SUBMITTER, follow=False))
+
+
+def test_who_may_not_look_at_pods_is_told_so_and_not_left_waiting_for_an_end(cluster: FakeCluster, api: Api) -> None:
+    log_of(cluster, SUBMITTER).write("line")
+    end(cluster)
+    cluster.forbid("get", "pods")
+    with pytest.raises(ForbiddenError, match="may not get pods"):
+        list(pod_lines(api, SUBMITTER, patience=HASTY))
+    assert list(pod_lines(api, SUBMITTER, follow=False)) == ["line"]
+
+
+def test_what_the_node_says_of_a_log_is_told_once(cluster: FakeCluster, api: Api) -> None:
+    said = "failed to create fsnotify watcher: too many open files"
+    log = log_of(cluster, SUBMITTER)
+    log.lines.append((said, "\n"))
+    log.ended = True
+    reader = reading(pod_lines(api, SUBMITTER, patience=HASTY))
+    wait_for(lambda: log.opened > 3)
+    end(cluster)
+    reader.join()
+    assert [line.strip() for line in reader.lines] == [said]
+
+
+def test_of_several_containers_that_of_ray_is_read(cluster: FakeCluster, api: Api) -> None:
+    meshed = pod(SUBMITTER)
+    meshed["spec"]["containers"].insert(0, {"name": "istio-proxy"})
+    cluster.put(meshed)
+    log_of(cluster, SUBMITTER).write("12/63 runs")
+    assert list(pod_lines(api, SUBMITTER, follow=False)) == ["12/63 runs"]
+    assert cluster.requests[-1].query["container"] == "ray-job-submitter"
+    assert last_progress(api, look(api, SWEEP)) == "12/63 runs"
+
+
+def test_a_restart_before_the_first_look_is_none_to_tell_of(cluster: FakeCluster, api: Api) -> None:
+    log = log_of(cluster, HEAD)
+    cluster.put(pod(HEAD, containerStatuses=RESTARTED))
+    log.restart("of long ago")
+    log.write("born again")
+    cluster.fault("error", path=f"/pods/{HEAD}", times=2, code=503)
+    reader = reading(pod_lines(api, HEAD, patience=HASTY))
+    wait_for(lambda: "born again" in reader.lines)
+    log.ended = True
+    cluster.put(pod(HEAD, "Succeeded", containerStatuses=RESTARTED))
+    reader.join()
+    assert reader.lines == ["born again"]
+
+
+def test_a_log_that_breaks_off_is_no_reason_for_a_status_to_fail(cluster: FakeCluster, api: Api) -> None:
+    log = log_of(cluster, SUBMITTER)
+    log.write("12/63 runs ETA 3m 00s")
+    log.cut_after.append(5)
+    assert last_progress(api, look(api, SWEEP)) == ""
+
+
+def test_output_that_went_with_its_pod_is_told_to_be_gone(cluster: FakeCluster, api: Api) -> None:
+    cluster.remove("Pod", SUBMITTER)
+    cluster.put(rayjob("Complete", "SUCCEEDED"))
+    job = cluster.item("RayJob", JOB)
+    assert job is not None
+    for follow in (True, False):
+        told: list[str] = []
+        assert list(launch_lines(api, job, follow=follow, tell=told.append, patience=HASTY)) == []
+        assert "no output any more" in told[0]
+
+
+@pytest.mark.parametrize("follow", [True, False])
+def test_a_pod_that_says_nothing_does_not_keep_the_others_back(follow: bool, cluster: FakeCluster, api: Api) -> None:
+    for name in WORKERS:
+        cluster.put(pod(name))
+        log_of(cluster, name).write("ready")
+        end(cluster, name)
+    cluster.fault("error", path=f"/{WORKERS[0]}/log", times=9, code=400)
+    told: list[str] = []
+    assert list(merged_lines(api, list(WORKERS), follow=follow, tell=told.append)) == [f"{WORKERS[1]} | ready"]
+    assert told[0].startswith(f"{WORKERS[0]}: ")
+    cluster.fault("error", path=f"/{WORKERS[1]}/log", times=9, code=400)
+    with pytest.raises(ClusterError, match="on purpose"):
+        list(merged_lines(api, list(WORKERS), follow=follow, tell=told.append))
+
+
 def test_how_far_a_launch_is_is_read_from_its_last_lines(cluster: FakeCluster, api: Api) -> None:
     log_of(cluster, SUBMITTER).write("12/63 runs ETA 3m 00s", "some warning")
     assert last_progress(api, look(api, SWEEP)) == "12/63 runs ETA 3m 00s"

@@ -93,6 +93,11 @@ class Kubelet:
 
     async def log(self, request: web.Request) -> web.StreamResponse:
         query, name = request.query, request.match_info["name"]
+        containers = [each["name"] for each in (self._pod(request, name).get("spec") or {}).get("containers") or []]
+        if len(containers) > 1 and "container" not in query:
+            raise failures.bad_request(
+                f"a container name must be specified for pod {name}, choose one of: [{' '.join(containers)}]"
+            )
         state = self._container_state(request, name)
         if "waiting" in state and query.get("previous") != "true":
             reason = state["waiting"].get("reason", "ContainerCreating")

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import queue
+import re
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
 
 from orchestrator.k8s.client.api import Api, ClusterError
-from orchestrator.k8s.watching.log_stream import open_log, pod_lines
+from orchestrator.k8s.watching.log_stream import container_of, log_text, pod_lines
 from orchestrator.k8s.watching.observed import ENDED, Manifest, Picture, deployment_of
 from orchestrator.k8s.watching.patience import Patience, patiently
 from orchestrator.k8s.watching.picture import submitters_of
 
 PROGRESS_LINES = 50
+PROGRESS = re.compile(r"\b\d+/\d+ runs\b")
+PROGRESS_SECONDS = 5.0
+"""How long a status waits for the node of the submitter, which may be the one that is lost."""
+GONE = "There is no output any more: it went with the submitter's pod. Results stay where they are."
 
 
 def launch_lines(
@@ -46,9 +51,10 @@ def launch_lines(
             lines = pod_lines(api, pod["metadata"]["name"], follow=follow, tail=of_pod, tell=tell, patience=patience)
             yield from output.new(lines)
         seen |= {pod["metadata"]["name"] for pod in pods}
-        if not follow and not pods:
-            tell("There is no output yet: no submitter has started.")
-        if not follow or current is None or deployment_of(current) in ENDED:
+        has_ended = current is None or deployment_of(current) in ENDED
+        if not seen and (has_ended or not follow):
+            tell(GONE if has_ended else "There is no output yet: no submitter has started.")
+        if has_ended or not follow:
             return
         if not new and not told:
             tell("Waiting for the launch to be handed to Ray." if not seen else "Waiting for the next attempt.")
@@ -86,45 +92,69 @@ def merged_lines(
     tail: int | None = None,
     tell: Callable[[str], None] = lambda words: None,
 ) -> Iterator[str]:
-    """Lines of several pods: one after another, or with `follow` as they come; each begins with its pod's name."""
-    if not follow:
-        for pod in pods:
-            yield from (f"{pod} | {line}" for line in pod_lines(api, pod, follow=False, tail=tail))
-        return
-    lines: queue.Queue[str | Exception | None] = queue.Queue(maxsize=1000)
+    """Lines of several pods: one after another, or with `follow` as they come; each begins with its pod's name.
+
+    A pod whose log cannot be read does not keep those of others back.
+
+    Raises:
+        ClusterError: that of no pod can be read.
+    """
+    failures: list[Exception] = []
+    for pod, line in _followed(api, pods, tail, tell) if follow else _in_turn(api, pods, tail):
+        if isinstance(line, Exception):
+            failures.append(line)
+            if len(failures) < len(pods):
+                tell(f"{pod}: {line}")
+        else:
+            yield f"{pod} | {line}"
+    if failures and len(failures) == len(pods):
+        raise failures[-1]
+
+
+def _in_turn(api: Api, pods: list[str], tail: int | None) -> Iterator[tuple[str, str | Exception]]:
+    for pod in pods:
+        try:
+            yield from ((pod, line) for line in pod_lines(api, pod, follow=False, tail=tail))
+        except ClusterError as error:
+            yield pod, error
+
+
+def _followed(
+    api: Api, pods: list[str], tail: int | None, tell: Callable[[str], None]
+) -> Iterator[tuple[str, str | Exception]]:
+    lines: queue.Queue[tuple[str, str | Exception | None]] = queue.Queue(maxsize=1000)
 
     def read(pod: str) -> None:
         try:
             for line in pod_lines(api, pod, tail=tail, tell=tell):
-                lines.put(f"{pod} | {line}")
+                lines.put((pod, line))
         except Exception as error:  # told by the reader of the queue
-            lines.put(error)
-        lines.put(None)
+            lines.put((pod, error))
+        lines.put((pod, None))
 
     for pod in pods:
         threading.Thread(target=read, args=(pod,), daemon=True).start()
     open_pods = len(pods)
     while open_pods:
-        line = lines.get()
-        if isinstance(line, Exception):
-            raise line
+        pod, line = lines.get()
         if line is None:
             open_pods -= 1
         else:
-            yield line
+            yield pod, line
 
 
 def last_progress(api: Api, picture: Picture) -> str:
     """The last line of a launch's output that tells how far it is ("12/63 runs ..."), or ''."""
     if not picture.submitters:
         return ""
+    submitter = picture.submitters[-1]
     query = {"tailLines": str(PROGRESS_LINES)}
+    query |= {"container": name} if (name := container_of(submitter)) else {}
     try:
-        response = open_log(api, picture.submitters[-1]["metadata"]["name"], query)
-        lines: list[str] = response.data.decode(errors="replace").splitlines()
-    except (ClusterError, OSError):
+        lines = log_text(api, submitter["metadata"]["name"], query, PROGRESS_SECONDS).splitlines()
+    except ClusterError:
         return ""
-    return next((line.strip() for line in reversed(lines) if " runs" in line and "/" in line), "")
+    return next((line.strip() for line in reversed(lines) if PROGRESS.search(line)), "")
 
 
 def _submission(pod: Manifest) -> str:

@@ -10,17 +10,19 @@ from __future__ import annotations
 from collections import Counter, deque
 from collections.abc import Callable, Generator, Iterator
 from copy import deepcopy
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import quote, urlencode
 
 from orchestrator.k8s.client.api import Api, ClusterError, NotFoundError, RejectedError
 from orchestrator.k8s.client.errors import refusal
 from orchestrator.k8s.watching.observed import Manifest
-from orchestrator.k8s.watching.patience import Patience, is_passing
+from orchestrator.k8s.watching.patience import Patience, is_passing, patiently
 
 CONNECT_SECONDS, SILENT_SECONDS = 10.0, 60.0
 """A connection that is silent for so long is opened anew: it may be dead."""
+RAY_CONTAINERS = ("ray-head", "ray-worker", "ray-job-submitter")
 OVERLAP = timedelta(seconds=2)
 """Lines of stdout and stderr may stand in a log a little out of order."""
 
@@ -38,6 +40,7 @@ class Position:
         self._latest: datetime | None = None
         self._recent: deque[tuple[datetime, str]] = deque()
         self._again: Counter[str] = Counter()
+        self._of_node: set[str] = set()
         self.first_new: tuple[datetime, str] | None = None
         """The first line that was shown since the log was opened, with its stamp."""
 
@@ -57,7 +60,10 @@ class Position:
         try:
             when = datetime.fromisoformat(stamp).astimezone(UTC)
         except ValueError:
-            return line  # of the node itself, as "unable to retrieve container logs"
+            # Of the node itself, as "unable to retrieve container logs": it says so each time that it is asked.
+            is_new = line not in self._of_node
+            self._of_node.add(line)
+            return line if is_new else None
         if self._again[line]:
             self._again[line] -= 1
             return None
@@ -77,57 +83,85 @@ def pod_lines(
     api: Api,
     pod: str,
     *,
-    container: str | None = None,
     follow: bool = True,
     tail: int | None = None,
     tell: Callable[[str], None] = lambda words: None,
     patience: Patience | None = None,
 ) -> Iterator[str]:
-    """Lines of a pod's first (or named) container, from its start or the last `tail`; each once, in order.
+    """Lines of a pod's container that sweeps are about, from its start or the last `tail`; each once, in order.
 
     With `follow` it goes on, over broken connections and restarts of the container, until the container has ended or
     the pod is gone. `tell` gets words for the user when it takes time.
 
     Raises:
-        ClusterError: logs may not be read, or the cluster did not answer for as long as `patience` says.
+        ClusterError: logs (or, to follow, pods) may not be read, or the cluster did not answer for as long as
+            `patience` says.
     """
     patience = patience or Patience()
-    position, restarts, waited, pause = Position(tail is not None), _restarts(api, pod), 0.0, patience.first_seconds
+    position, pause, state = Position(tail is not None), patience.first_seconds, _state(api, pod, must=follow)
+    restarts = state.restarts
     while True:
         query = {"follow": "true" if follow else "false", "timestamps": "true"}
-        query |= {"container": container} if container else {}
+        query |= {"container": state.container} if state.container else {}
         query |= (
             {"sinceTime": position.since} if position.since else {"tailLines": str(tail)} if tail is not None else {}
         )
-        try:
-            response = open_log(api, pod, query)
-        except NotFoundError:
+        response = _opened(api, pod, query, tell, patience) if follow else _open_now(api, pod, query, tell, patience)
+        if response is None:
             return
-        except ClusterError as error:
-            starting = isinstance(error, RejectedError) and "waiting to start" in str(error)
-            if (not follow and starting) or not (starting or is_passing(error)) or waited > patience.total_seconds:
-                raise
-            if pause == patience.first_seconds:
-                tell(f"{pod} has not started yet" if starting else f"{error}; trying again")
-            patience.sleep(pause)
-            waited, pause = waited + (0.0 if starting else pause), min(2 * pause, patience.longest_seconds)
-            continue
         before = deepcopy(position)
         position.reopened()
         whole, rest = yield from _read(response, position)
-        ended, now_restarts = _state(api, pod)
-        if whole and (ended or not follow) and rest and (text := position.take(rest)) is not None:
+        if follow:
+            state = _state(api, pod, container=state.container)
+        is_over = state.has_ended or not follow
+        if whole and is_over and rest and (text := position.take(rest)) is not None:
             yield text
-        if follow and now_restarts > restarts:
-            restarts = now_restarts
-            yield from _last_of_previous(api, pod, query, before, position)
-        if whole and (ended or not follow):
+        if follow and state.restarts is not None:
+            if restarts is not None and state.restarts > restarts:
+                yield from _last_of_previous(api, pod, query, before, position)
+            restarts = state.restarts
+        if whole and is_over:
             return
-        waited, pause = 0.0, patience.first_seconds
+        # The log of a container that waits to be started again ends at once: it is not opened all the time.
+        pause = patience.first_seconds if position.first_new else min(2 * pause, patience.poll_seconds)
         patience.sleep(pause)
 
 
-def open_log(api: Api, pod: str, query: dict[str, str]) -> Any:
+def _opened(api: Api, pod: str, query: dict[str, str], tell: Callable[[str], None], patience: Patience) -> Any:
+    """The response that streams a log, waited for; None where the pod is gone. Raises ClusterError and its kinds."""
+    waited, pause, told = 0.0, patience.first_seconds, False
+    while True:
+        try:
+            return open_log(api, pod, query)
+        except ClusterError as error:
+            obstacle = _obstacle(api, pod, error)
+            if obstacle == "gone":
+                return None
+            if obstacle == "refused" or waited > patience.total_seconds:
+                raise
+            if not told:
+                tell(f"{pod} has not started yet" if obstacle == "starting" else f"{error}; trying again")
+        told = True
+        patience.sleep(pause)
+        waited += pause if obstacle == "passing" else 0.0
+        pause = min(2 * pause, patience.longest_seconds)
+
+
+def _open_now(api: Api, pod: str, query: dict[str, str], tell: Callable[[str], None], patience: Patience) -> Any:
+    """As `_opened`, but without waiting for a container to start."""
+    try:
+        return patiently(lambda: open_log(api, pod, query), tell, patience)
+    except ClusterError as error:
+        obstacle = _obstacle(api, pod, error)
+        if obstacle == "gone":
+            return None
+        if obstacle == "starting":
+            raise ClusterError(f"{pod} has no log yet: its container is waiting to start", code=400) from error
+        raise
+
+
+def open_log(api: Api, pod: str, query: dict[str, str], silent_seconds: float = SILENT_SECONDS) -> Any:
     """The response that streams a log. Raises ClusterError and its kinds."""
     import urllib3
 
@@ -141,14 +175,27 @@ def open_log(api: Api, pod: str, query: dict[str, str]) -> Any:
             headers=authorization(api),
             preload_content=False,
             retries=False,
-            timeout=urllib3.Timeout(connect=CONNECT_SECONDS, read=SILENT_SECONDS),
+            timeout=urllib3.Timeout(connect=CONNECT_SECONDS, read=silent_seconds),
         )
+        body = response.data.decode(errors="replace") if response.status != 200 else ""
     except (urllib3.exceptions.HTTPError, OSError) as error:
         raise ClusterError(f"{api.host}: cannot {asked}: {error}") from error
     if response.status != 200:
-        body = response.data.decode(errors="replace")
         raise refusal(response.status, body, asked=asked, host=api.host, namespace=api.namespace)
     return response
+
+
+def log_text(api: Api, pod: str, query: dict[str, str], silent_seconds: float = SILENT_SECONDS) -> str:
+    """A log, or the part of it that `query` asks for, as a whole. Raises ClusterError and its kinds."""
+    import urllib3
+
+    try:
+        text: str = open_log(api, pod, query, silent_seconds).data.decode(errors="replace")
+    except (urllib3.exceptions.HTTPError, OSError) as error:
+        if isinstance(error, ClusterError):
+            raise
+        raise ClusterError(f"{api.host}: cannot read the log of {pod}: {error}") from error
+    return text
 
 
 def authorization(api: Api) -> dict[str, str]:
@@ -197,29 +244,56 @@ def _last_of_previous(api: Api, pod: str, query: dict[str, str], before: Positio
 def _holds(api: Api, pod: str, query: dict[str, str], when: datetime, line: str) -> bool:
     """Whether a stamped line is in the log that a query asks for."""
     near = {"sinceTime": _in_seconds(when), "limitBytes": str(2**20)}
-    response = open_log(api, pod, {key: value for key, value in query.items() if key != "tailLines"} | near)
-    return line in response.data.decode(errors="replace").split("\n")
+    text = log_text(api, pod, {key: value for key, value in query.items() if key != "tailLines"} | near)
+    return line in text.split("\n")
 
 
 def _in_seconds(when: datetime) -> str:
     return when.strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-def _state(api: Api, pod: str) -> tuple[bool, int]:
-    """Whether the pod has ended (or is gone, or cannot be looked at), and how often its first container restarted."""
+@dataclass(frozen=True)
+class _PodState:
+    """What matters of a pod to one who reads its log.
+
+    Attributes:
+        container: whose log it is; None where the pod could not be looked at.
+        restarts: how often this container was started again; None where it is not known.
+        has_ended: or is gone.
+    """
+
+    container: str | None = None
+    restarts: int | None = None
+    has_ended: bool = False
+
+
+def _state(api: Api, pod: str, *, container: str | None = None, must: bool = True) -> _PodState:
+    """Look at a pod; a look that may succeed later tells nothing. Raises ClusterError where it `must` be allowed."""
     try:
         found = api.get("Pod", pod)
-    except ClusterError:
-        return False, 0
+    except ClusterError as error:
+        if must and not is_passing(error):
+            raise
+        return _PodState(container)
     if found is None:
-        return True, 0
-    return (found.get("status") or {}).get("phase") in ("Succeeded", "Failed"), _restarts_of(found)
+        return _PodState(container, has_ended=True)
+    status = found.get("status") or {}
+    name = container or container_of(found)
+    counts = [each.get("restartCount") for each in status.get("containerStatuses") or [] if each.get("name") == name]
+    return _PodState(name, int(counts[0] or 0) if counts else 0, status.get("phase") in ("Succeeded", "Failed"))
 
 
-def _restarts(api: Api, pod: str) -> int:
-    return _state(api, pod)[1]
+def container_of(pod: Manifest) -> str | None:
+    """The container with Ray in it. Clusters add others, as of a service mesh, before it or behind it."""
+    names = [container["name"] for container in (pod.get("spec") or {}).get("containers") or []]
+    return next((name for name in names if name in RAY_CONTAINERS), names[0] if names else None)
 
 
-def _restarts_of(pod: Manifest) -> int:
-    statuses = (pod.get("status") or {}).get("containerStatuses") or []
-    return max((int(status.get("restartCount") or 0) for status in statuses), default=0)
+def _obstacle(api: Api, pod: str, error: ClusterError) -> Literal["gone", "starting", "passing", "refused"]:
+    """What keeps a log from being opened."""
+    if isinstance(error, NotFoundError):
+        # Of a pod that is there: its node has not heard of it yet.
+        return "gone" if _state(api, pod).has_ended else "starting"
+    if isinstance(error, RejectedError) and "waiting to start" in str(error):
+        return "starting"
+    return "passing" if is_passing(error) else "refused"
