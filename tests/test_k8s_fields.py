@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from importlib.metadata import version
 from pathlib import Path
@@ -71,21 +72,28 @@ def test_the_head_has_no_work_and_stays_where_it_is() -> None:
     assert "nvidia.com/gpu" not in container_of(pod)["resources"]["limits"]
     assert environment_of(pod)["WANDB_API_KEY"] == {"secretKeyRef": {"name": "wandb", "key": "k"}}
     assert unwanted(pod) == {
+        "cloud.google.com/gke-accelerator",
         "cloud.google.com/gke-preemptible",
         "cloud.google.com/gke-spot",
         "eks.amazonaws.com/capacityType",
+        "k8s.amazonaws.com/accelerator",
+        "karpenter.k8s.aws/instance-gpu-name",
         "karpenter.sh/capacity-type",
+        "kubernetes.azure.com/accelerator",
         "kubernetes.azure.com/scalesetpriority",
-        "nvidia.com/gpu.present",
+        "nvidia.com/gpu.present",  # by the GPU operator
+        "nvidia.com/gpu.product",  # by feature discovery, which the device plugin's chart brings
     }
-    assert "nvidia.com/gpu.present" not in unwanted(pods_of(rendered(head={"on_gpu_nodes": True}))["head"])
+    left = unwanted(pods_of(rendered(head={"on_gpu_nodes": True}))["head"])
+    assert "karpenter.sh/capacity-type" in left
+    assert not [key for key in left if "gpu." in key or "accelerator" in key or "gpu-name" in key]
 
 
 def unwanted(pod: dict[str, Any]) -> set[str]:
     """Labels of nodes that a pod must not run on."""
     required = pod["affinity"]["nodeAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]
     (term,) = required["nodeSelectorTerms"]
-    assert all(one["operator"] == "NotIn" for one in term["matchExpressions"])
+    assert all(one["operator"] == ("NotIn" if "values" in one else "DoesNotExist") for one in term["matchExpressions"])
     return {one["key"] for one in term["matchExpressions"]}
 
 
@@ -127,6 +135,16 @@ def test_spot_workers_add_to_selectors_and_tolerations_and_the_head_does_not_fol
     assert "nodeSelector" not in made["head"]
     assert "tolerations" not in made["head"]
     assert "karpenter.sh/capacity-type" in unwanted(made["submitter"])
+
+
+def test_values_of_the_environment_arrive_as_the_profile_has_them() -> None:
+    """The kubelet takes $(NAME) for a variable, and $$ for $."""
+    given = {"A": "plain", "B": "$(HOME)", "C": "$$(HOME)", "D": "a$b$", "E": "$$"}
+    rendered_values = environment_of(pods_of(rendered(env=given))["worker"])
+    for name, value in given.items():
+        text = rendered_values[name]
+        assert not re.search(r"\$\(", text.replace("$$", "")), text  # nothing that the kubelet would put in
+        assert text.replace("$$", "$") == value
 
 
 # Storage and data

@@ -15,6 +15,7 @@ from click.testing import CliRunner, Result
 
 from orchestrator.commands.k8s.group import k8s
 from orchestrator.commands.k8s.options import ClusterChoice, ConnectionChoice
+from orchestrator.k8s.profile import bytes_of
 from orchestrator.k8s.profiles import EXAMPLE, ProfileError, load_profile, profile_names, profiles_file
 from orchestrator.k8s.rendering.manifests import render
 from search_spaces.explain import apply_override
@@ -137,6 +138,31 @@ def test_all_problems_of_a_profile_come_with_keys_and_what_is_allowed(file: Path
         ((["lab", ["workers.tolerations=[{kay: a}]"]], {}), ["tolerations.0.kay: unknown key. Did you mean 'key'?"]),
         ((["lab", ["pre_running_deadline=8d"]], {}), ["must be shorter than active_deadline 7d"]),
         ((["lab"], {"gpus_per_node": -1}), ["workers.gpus", "-1"]),
+        ((["lab", ["workers.memory=500m"]], {}), ["workers.memory: '500m' is no quantity of Kubernetes for bytes"]),
+        ((["lab", ["workers.memory='16'"]], {}), ["workers.memory: '16' is 16 bytes: write for example 900Gi"]),
+        ((["lab", ["head.memory=256Mi"]], {}), ["head.memory: 256Mi is too little", "2Gi or more"]),
+        ((["lab", ["active_deadline=90000d"]], {}), ["active_deadline: '90000d' is longer", "24855d"]),
+        ((["lab", ["labels={ray.io/cluster: a, app.kubernetes.io/name: b}"]], {}), ["ray.io/cluster, app.kubernetes"]),
+        ((["lab", ["labels={kueue.x-k8s.io/queue-name: q}"]], {}), ["labels: kueue.x-k8s.io/queue-name", "`queue`"]),
+        ((["lab"], {"image": "Registry/Sweeps:a"}), ["'Registry/Sweeps:a': must be a name in small letters"]),
+        ((["lab"], {"image": "a/b@sha256:123"}), ["must be a name", "64 hex digits"]),
+        ((["lab"], {"image": "https://a/b:c"}), ["must be a name"]),
+        (
+            (["gpus", ["results.url=s3://KEY:VALUE@b/c"]], {}),
+            ["results.url must be s3://", "keys are in results.secret"],
+        ),
+        (
+            (["gpus", ["results.endpoint=http://KEY:VALUE@m:9000"]], {}),
+            ["endpoint must be", "keys are in results.secret"],
+        ),
+        ((["gpus", ["results={url: 'gs://b', secret: s}"]], {}), ["results.secret go with s3://", "annotations"]),
+        ((["lab", ["results.claim=a..b"]], {}), ["results.claim"]),
+        ((["gpus", ["data={host_path: /a/../b}"]], {}), ["data.host_path must be an absolute path without .."]),
+        (
+            (["lab", ["workers.tolerations=[{key: a, operator: Exists, tolerationSeconds: 5}]"]], {}),
+            ["workers.tolerations.0", "tolerationSeconds goes with effect NoExecute"],
+        ),
+        ((["lab", ["workers.tolerations=[{key: a b, value: c}]"]], {}), ["tolerations.0", "'a b' is no key"]),
     ],
 )
 def test_bad_values_get_one_message(arguments: tuple[list[Any], dict[str, Any]], parts: list[str]) -> None:
@@ -145,6 +171,23 @@ def test_bad_values_get_one_message(arguments: tuple[list[Any], dict[str, Any]],
         load_profile(*positional, **given)
     for part in parts:
         assert part in str(refused.value)
+    assert "VALUE" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("quantity", "amount"),
+    [("5", 5), ("1.5G", 1.5e9), ("900Gi", 900 * 2**30), ("500m", 0.5), ("1e3", 1000), ("2E", 2e18), ("1Ki", 1024)],
+)
+def test_quantities_of_kubernetes_are_read_as_kubernetes_does(quantity: str, amount: float) -> None:
+    assert bytes_of(quantity) == pytest.approx(amount)
+    with pytest.raises(ValueError, match="is no quantity"):
+        bytes_of(f"{quantity}x")
+
+
+@pytest.mark.parametrize("image", ["bo-sweep:dev", "localhost:5000/bo-sweep:dev", "a.example.org/b_c/d--e:0.1.0_x"])
+def test_names_of_images_are_taken(image: str) -> None:
+    assert load_profile("lab", ["unpinned_image=true"], image=image).image == image
+    assert load_profile("lab", image=f"{image}@sha256:{'0' * 64}").image.startswith(image)
 
 
 @pytest.mark.parametrize(
@@ -266,6 +309,7 @@ def test_what_a_launch_is_asked_comes_through_render() -> None:
         (["digits-grid", "--image", "a:b"], ["is not pinned"]),
         (["imagenet-grid"], ["data.claim", "--gpus-per-node"]),
         (["digits-grid", "--nodes", "0"], ["--nodes"]),
+        (["digits-grid", "--budget", "3", "--precision", "0.1"], ["--budget and --precision: only with --refine"]),
     ],
 )
 def test_refusals_print_one_message_and_nothing_on_stdout(arguments: list[str], parts: list[str]) -> None:

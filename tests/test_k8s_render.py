@@ -88,6 +88,7 @@ def test_all_pods_are_restricted_but_for_a_host_path(kind: str) -> None:
         on_host = chosen.data is not None and chosen.data.host_path and component in ("head", "worker")
         assert restricted_problems(pod) == (["volume hostPath"] if on_host else []), component
         assert pod["automountServiceAccountToken"] is False
+        assert pod["enableServiceLinks"] is False
         assert pod["securityContext"] == {
             "runAsNonRoot": True,
             "runAsUser": 1000,
@@ -186,7 +187,7 @@ def test_a_changed_spec_gets_a_new_name_and_the_same_spec_keeps_it(monkeypatch: 
 def test_names_in_the_golden_case_stay() -> None:
     """A change of it is a change of what is submitted: sweeps that run would not be found by the same launch."""
     fixed = profile(ray_version="2.60.0")
-    assert render(launch(), fixed).name == "digits-grid-8a9cb9ab"
+    assert render(launch(), fixed).name == "digits-grid-0053acb2"
 
 
 def test_labels_tell_whose_it_is_everywhere() -> None:

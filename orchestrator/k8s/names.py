@@ -22,6 +22,7 @@ SPEC_HASH = "bo-sweep/spec-hash"
 
 QUEUE = "kueue.x-k8s.io/queue-name"
 """Set by us where a profile names a queue of Kueue."""
+OWN_LABELS = (NAME, INSTANCE, MANAGED_BY, VERSION, COMPONENT, QUEUE)
 RAY_CLUSTER = "ray.io/cluster"
 """KubeRay's label of pods: the name of their RayCluster."""
 RAY_NODE_TYPE = "ray.io/node-type"

@@ -3,44 +3,60 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from orchestrator.budget import parse_duration
+from orchestrator.k8s.names import DNS_SUBDOMAIN, OWN_LABELS, label_problems
 from search_spaces.frozen import Frozen
 
-QUANTITY = re.compile(r"^[0-9]+(\.[0-9]+)?(m|k|Ki|M|Mi|G|Gi|T|Ti|P|Pi)?$")
+SIZE = re.compile(r"[0-9]+(\.[0-9]+)?([kMGTP]|[KMGTP]i)?")
+LEAST_SIZE_BYTES = 2**20
 DNS_LABEL = r"^[a-z0-9]([a-z0-9-]*[a-z0-9])?$"
-DNS_NAME = r"^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$"
 DIGEST = re.compile(r"@sha256:[0-9a-f]{64}$")
+IMAGE_NAME = re.compile(
+    r"([A-Za-z0-9.-]+(:[0-9]+)?/)?[a-z0-9]+([._-]+[a-z0-9]+)*(/[a-z0-9]+([._-]+[a-z0-9]+)*)*"
+    r"(:[A-Za-z0-9_][A-Za-z0-9_.-]{0,127})?(@sha256:[0-9a-f]{64})?"
+)
+MOST_SECONDS = 2**31 - 1
+"""KubeRay keeps times in 32 bits."""
+LEAST_HEAD_MEMORY = "2Gi"
 
 
 def bytes_of(quantity: str) -> float:
-    """A quantity of Kubernetes in bytes (or units): `900Gi`, `1.5G`, `500m`."""
-    factors: dict[str, float] = {"": 1, "m": 1e-3, "k": 1e3}
-    for power, letter in enumerate("KMGTP", 1):
-        factors |= {f"{letter}i": 1024.0**power} | ({letter: 1000.0**power} if letter != "K" else {})
-    number = re.match(r"[0-9.]+", quantity)
-    assert number, quantity
-    return float(number[0]) * factors[quantity[number.end() :]]
+    """A quantity of Kubernetes in bytes (or units): `900Gi`, `1.5G`, `500m`, `1e3`. Raises ValueError."""
+    parts = re.fullmatch(r"([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+|[numkMGTPE]|[KMGTPE]i)?", quantity)
+    if parts is None:
+        raise ValueError(f"{quantity!r} is no quantity of Kubernetes: write for example 900Gi or 500Mi")
+    number, unit = float(parts[1]), parts[2] or ""
+    if len(unit) > 1 and unit[0] in "eE":
+        return number * 10.0 ** int(unit[1:])
+    if unit in ("n", "u", "m"):
+        return number * 10.0 ** -{"n": 9, "u": 6, "m": 3}[unit]
+    power = " KMGTPE".index(unit[0].upper()) if unit else 0
+    return number * (1024.0 if unit.endswith("i") else 1000.0) ** power
 
 
-def _quantity(text: str) -> str:
-    if not QUANTITY.match(text):
-        raise ValueError(f"{text!r} is no quantity of Kubernetes: write for example 900Gi, 64Gi or 500m")
+def _size(text: str) -> str:
+    if not SIZE.fullmatch(text):
+        raise ValueError(f"{text!r} is no quantity of Kubernetes for bytes: write for example 900Gi or 500Mi")
+    if bytes_of(text) < LEAST_SIZE_BYTES:
+        raise ValueError(f"{text!r} is {bytes_of(text):g} bytes: write for example 900Gi or 500Mi")
     return text
 
 
 def _duration(text: str) -> str:
-    parse_duration(text)
+    if parse_duration(text) > MOST_SECONDS:
+        raise ValueError(f"{text!r} is longer than KubeRay counts: at most {MOST_SECONDS // 86400}d")
     return text
 
 
-Quantity = Annotated[str, AfterValidator(_quantity)]
+Size = Annotated[str, AfterValidator(_size)]
+"""Bytes, as Kubernetes writes them: 900Gi."""
 Duration = Annotated[str, AfterValidator(_duration)]
 """As on the command line: 90s, 30m, 1.5h, 2d."""
-Name = Annotated[str, Field(pattern=DNS_NAME, max_length=253)]
+Name = Annotated[str, Field(pattern=f"^{DNS_SUBDOMAIN}$", max_length=253)]
 Labels = dict[str, str]
 
 
@@ -59,6 +75,10 @@ class Toleration(Frozen):
             raise ValueError("a toleration with operator Exists has no value: leave `value` out")
         if self.operator == "Equal" and self.key is None:
             raise ValueError("a toleration with operator Equal needs a key; operator Exists alone tolerates all")
+        if self.tolerationSeconds is not None and self.effect != "NoExecute":
+            raise ValueError("tolerationSeconds goes with effect NoExecute, which alone takes pods away")
+        if self.key is not None and (problems := label_problems({self.key: self.value or ""}, "toleration")):
+            raise ValueError("; ".join(problems))
         return self
 
 
@@ -68,12 +88,12 @@ class Workers(Frozen):
     nodes: int = Field(default=1, ge=1)
     gpus: int = Field(default=0, ge=0)
     cpus: int = Field(default=4, ge=1)
-    memory: Quantity = "16Gi"
-    shared_memory: Quantity = "8Gi"
+    memory: Size = "16Gi"
+    shared_memory: Size = "8Gi"
     """Size of /dev/shm, part of `memory`; without a size KubeRay would take all of it."""
     object_store_gb: float = Field(default=1.0, ge=0.1)
     """Ray's object store, in /dev/shm. Small: FFCV reads through the page cache, which needs the memory."""
-    scratch: Quantity = "20Gi"
+    scratch: Size = "20Gi"
     """Local disk for logs, Ray's session and data sets that are made on the spot."""
     gpu_product: str | None = None
     """As in the node label nvidia.com/gpu.product, for example NVIDIA-H100-80GB-HBM3."""
@@ -102,12 +122,19 @@ class Head(Frozen):
     """The pod of Ray's head and of the launch: CPUs only, and never on spot nodes."""
 
     cpus: int = Field(default=2, ge=1)
-    memory: Quantity = "8Gi"
-    scratch: Quantity = "20Gi"
+    memory: Size = "8Gi"
+    scratch: Size = "20Gi"
     node_selector: Labels = Field(default_factory=dict)
     tolerations: tuple[Toleration, ...] = ()
     on_gpu_nodes: bool = False
     """Let it run on nodes with GPUs, where a cluster has no others."""
+
+    @field_validator("memory")
+    @classmethod
+    def _enough(cls, memory: str) -> str:
+        if bytes_of(memory) < bytes_of(LEAST_HEAD_MEMORY):
+            raise ValueError(f"{memory} is too little for Ray's head and the launch: give {LEAST_HEAD_MEMORY} or more")
+        return memory
 
 
 class Spot(Frozen):
@@ -127,7 +154,7 @@ class Results(Frozen):
     """Where sweeps are kept: a claim that many nodes can write (RWX), or an object store."""
 
     claim: Name | None = None
-    size: Quantity | None = None
+    size: Size | None = None
     """With `claim`: it is made with this size where there is none."""
     storage_class: Name | None = None
     url: str | None = None
@@ -145,14 +172,21 @@ class Results(Frozen):
             problems.append(
                 "results: give either `claim` (a volume that all nodes can write) or `url` (s3:// or gs://)"
             )
-        if self.url is not None and not re.match(r"^(s3|gs)://[^/?#\s]+[^?#\s]*$", self.url):
-            problems.append(f"results.url {self.url!r}: must be s3://bucket/prefix or gs://bucket/prefix")
+        if self.url is not None and not re.fullmatch(r"(s3|gs)://[A-Za-z0-9._-]+(/[^?#\s]*)?", self.url):
+            problems.append("results.url must be s3://bucket/prefix or gs://bucket/prefix; keys are in results.secret")
         if self.claim is None and (self.size or self.storage_class):
             problems.append("results.size and results.storage_class go with results.claim")
         if self.url is None and (self.endpoint or self.secret):
             problems.append("results.endpoint and results.secret go with results.url")
-        if self.endpoint is not None and not re.match(r"^https?://\S+$", self.endpoint):
-            problems.append(f"results.endpoint {self.endpoint!r}: must start with http:// or https://")
+        if (self.url or "").startswith("gs://") and (self.endpoint or self.secret):
+            problems.append(
+                "results.endpoint and results.secret go with s3://; for gs:// pods have an identity "
+                "(service_account_annotations)"
+            )
+        if self.endpoint is not None and not re.fullmatch(r"https?://[^\s@/]+(/\S*)?", self.endpoint):
+            problems.append(
+                "results.endpoint must be http://host:port or https://host:port; keys are in results.secret"
+            )
         if problems:
             raise ValueError("; ".join(problems))
         return self
@@ -178,8 +212,9 @@ class Data(Frozen):
     def _one_place(self) -> Self:
         if (self.claim is None) == (self.host_path is None):
             raise ValueError("data: give either `claim` or `host_path`")
-        if self.host_path is not None and (self.path or not self.host_path.startswith("/")):
-            raise ValueError("data.host_path must be an absolute path, and `path` goes with `claim`")
+        host_path = self.host_path
+        if host_path is not None and (self.path or not host_path.startswith("/") or ".." in host_path.split("/")):
+            raise ValueError("data.host_path must be an absolute path without .., and `path` goes with `claim`")
         return self
 
 
@@ -244,9 +279,20 @@ class ClusterProfile(Frozen):
     @field_validator("image")
     @classmethod
     def _image_like(cls, image: str) -> str:
-        if re.search(r"\s", image) or image.startswith("http"):
-            raise ValueError(f"image {image!r}: must be a name such as registry.example.org/bo-sweep@sha256:...")
+        if not IMAGE_NAME.fullmatch(image):
+            raise ValueError(
+                f"image {image!r}: must be a name in small letters such as registry.example.org/bo-sweep@sha256:... "
+                "(64 hex digits)"
+            )
         return image
+
+    @field_validator("labels")
+    @classmethod
+    def _labels_of_ones_own(cls, labels: dict[str, str]) -> dict[str, str]:
+        taken = [key for key in labels if key in OWN_LABELS or key.startswith("ray.io/")]
+        if taken:
+            raise ValueError(f"{', '.join(taken)}: set by bo-sweep, Kueue (field `queue`) or KubeRay. Leave it out")
+        return labels
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -279,8 +325,3 @@ class ClusterProfile(Frozen):
 def seconds_of(duration: str) -> int:
     """A duration in whole seconds, at least 1."""
     return max(1, round(parse_duration(duration)))
-
-
-def as_document(profile: ClusterProfile) -> dict[str, Any]:
-    """The profile as `clusters.yaml` would have it, without what is default."""
-    return profile.model_dump(mode="json", exclude_defaults=True)

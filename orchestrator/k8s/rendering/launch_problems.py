@@ -32,7 +32,11 @@ def request_problems(request: LaunchRequest) -> list[str]:
         check_selectors([parse_selector(text) for text in request.cells], expand(request.space))
     except ValueError as error:
         problems.append(str(error))
-    if request.refine is not None:
+    if request.refine is None:
+        alone = (("--budget", request.budget), ("--precision", request.precision))
+        if lonely := [name for name, value in alone if value is not None]:
+            problems.append(f"{' and '.join(lonely)}: only with --refine, for example --refine err_last=0.2")
+    else:
         from orchestrator.refine.target import parse_target
 
         try:

@@ -46,7 +46,8 @@ def container(
         "image": profile.image,
         "imagePullPolicy": "IfNotPresent",
         **{field: value for field, value in optional.items() if value},
-        "env": [*({"name": key, "value": value.replace("$(", "$$(")} for key, value in environment.items()), *secrets],
+        # The kubelet reads $(NAME) as the value of a variable, and $$ as $.
+        "env": [*({"name": key, "value": value.replace("$", "$$")} for key, value in environment.items()), *secrets],
         "resources": {kind: dict(amounts) for kind, amounts in resources.items()},
         "securityContext": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}},
         "volumeMounts": [dict(mount) for mount in volumes.mounts],
@@ -70,6 +71,7 @@ def pod_spec(
     return {
         "serviceAccountName": profile.service_account,
         "automountServiceAccountToken": False,
+        "enableServiceLinks": False,  # or every service of the namespace puts variables into the environment
         **{field: value for field, value in optional.items() if value},
         "securityContext": {
             "runAsNonRoot": True,

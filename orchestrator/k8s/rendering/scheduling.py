@@ -9,8 +9,17 @@ from orchestrator.k8s.profile import ClusterProfile, Toleration
 
 GPU_RESOURCE = "nvidia.com/gpu"
 GPU_PRODUCT = "nvidia.com/gpu.product"
+"""Node label of NVIDIA's feature discovery."""
 GPU_PRESENT = "nvidia.com/gpu.present"
-"""Node labels of NVIDIA's feature discovery."""
+"""Node label of NVIDIA's GPU operator, "true" on nodes with GPUs."""
+GPU_LABELS = (
+    GPU_PRODUCT,
+    "cloud.google.com/gke-accelerator",
+    "k8s.amazonaws.com/accelerator",
+    "karpenter.k8s.aws/instance-gpu-name",
+    "kubernetes.azure.com/accelerator",
+)
+"""Labels that only nodes with GPUs have; those of clouds are there before a new node's GPUs are found."""
 HOST = "kubernetes.io/hostname"
 SPOT_LABELS = {
     "karpenter.sh/capacity-type": ["spot"],
@@ -29,8 +38,10 @@ STAY = {
 
 def head_scheduling(profile: ClusterProfile) -> dict[str, Any]:
     """Fields of a pod that must stay, and wants no GPU: never on spot nodes, nor (unless it may) on nodes with GPUs."""
-    unwanted = SPOT_LABELS | ({} if profile.head.on_gpu_nodes else {GPU_PRESENT: ["true"]})
-    expressions = [{"key": key, "operator": "NotIn", "values": values} for key, values in sorted(unwanted.items())]
+    gpus = not profile.head.on_gpu_nodes
+    values = SPOT_LABELS | ({GPU_PRESENT: ["true"]} if gpus else {})
+    expressions = [{"key": key, "operator": "NotIn", "values": values} for key, values in sorted(values.items())]
+    expressions += [{"key": key, "operator": "DoesNotExist"} for key in GPU_LABELS if gpus]
     required = {"nodeSelectorTerms": [{"matchExpressions": expressions}]}
     return _fields(
         node_selector=profile.head.node_selector,
