@@ -39,6 +39,9 @@ if [ -z "$builder" ]; then
     exit 4
 fi
 
+# podman and buildah call it so in any case; a cluster would look for the short name at docker.io.
+if [ "$builder" != docker ] && [ "$image" = "${image#*/}" ]; then image=localhost/$image; fi
+
 base=${BASE:-$(sed -n 's/^ARG BASE=//p' $dockerfile | head -n 1)}
 digest=${BASE_DIGEST:-}
 if [ -z "$digest" ] && [ "$base" = "${base%@sha256:*}" ]; then
@@ -66,21 +69,35 @@ say "Building $image with $builder: about 8 GB, most of it CUDA."
     --build-arg "VERSION=$version" --build-arg "REVISION=$revision" . >&2
 
 if [ -z "${PUSH:-}" ]; then
-    say "Not pushed. For kind: kind load docker-image $image (clusters.yaml then needs unpinned_image: true)."
+    case $builder in
+    docker) load="kind load docker-image $image" ;;
+    podman) load="podman save -o bo-sweep.tar $image && kind load image-archive bo-sweep.tar" ;;
+    buildah) load="buildah push $image docker-archive:bo-sweep.tar:$image && kind load image-archive bo-sweep.tar" ;;
+    esac
+    say "Not pushed. For kind: $load"
+    say "In clusters.yaml (with unpinned_image: true):"
+    say "  image: $image"
     say "For a registry: make image PUSH=1 IMAGE=registry.example.org/bo-sweep:$version"
     echo "$image"
     exit
 fi
+name=${image%:*}
 if [ "$builder" = docker ]; then
     docker push "$image" >&2
-    pushed=$(docker image inspect --format '{{range .RepoDigests}}{{println .}}{{end}}' "$image" |
-        grep -F "${image%:*}@sha256:" | head -n 1)
+    known=${name#docker.io/}    # docker leaves its own registry out
+    digest=$(docker image inspect --format '{{range .RepoDigests}}{{println .}}{{end}}' "$image" |
+        sed -n "s|^${known#library/}@||p" | head -n 1)
 else
     file=$(mktemp)
     trap 'rm -f "$file"' EXIT
     "$builder" push --digestfile "$file" "$image" >&2
-    pushed=${image%:*}@$(cat "$file")
+    digest=$(cat "$file")
 fi
+if [ -z "$digest" ]; then
+    say "Pushed, but $builder does not tell the digest. Look it up in the registry: $image"
+    exit 4
+fi
+pushed=$name@$digest
 say "Pushed. In clusters.yaml:"
 say "  image: $pushed"
 echo "$pushed"

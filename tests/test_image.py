@@ -80,6 +80,18 @@ def test_the_compiler_stays_in_the_builder_and_both_stages_have_what_ffcv_needs(
     assert {"libopencv-imgproc406", "libturbojpeg0"} <= runtime  # the names of Debian 12, which BASE says
 
 
+def test_nothing_is_compiled_in_pods_and_a_missing_library_fails_the_build() -> None:
+    """Official images of Python come without compiled modules, and a pod's user cannot write beside the sources."""
+    steps = instructions()
+    runtime = steps[max(index for index, (name, _) in enumerate(steps) if name == "FROM") :]
+    commands = [rest for name, rest in runtime if name == "RUN"]
+    assert "python -m compileall -q -j 0" in commands[0]
+    assert 'get_path("stdlib")' in commands[0]
+    assert not any("--no-compile" in rest for rest in commands)
+    assert 'python -c "import cv2, ffcv, ray, torch"' in commands[-1]
+    assert not any("PYTHONDONTWRITEBYTECODE" in rest for rest in of("ENV"))
+
+
 def test_layers_come_in_the_order_of_how_often_they_change() -> None:
     steps = instructions()
     runtime = steps[max(index for index, (name, _) in enumerate(steps) if name == "FROM") :]

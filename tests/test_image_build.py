@@ -26,7 +26,7 @@ pull) exit {pull} ;;
 inspect) echo {digest} ;;
 image)
     echo "python@{digest}"
-    echo "registry.example.org:5000/bo-sweep@{pushed}" ;;
+    for name in registry.example.org:5000/bo-sweep ada/bo-sweep; do echo "$name@{pushed}"; done ;;
 push) if [ "$2" = --digestfile ]; then printf %s {pushed} > "$3"; fi ;;
 esac
 """
@@ -78,9 +78,18 @@ def test_the_builder_that_works_is_used_and_the_base_is_pinned(builder: str, ben
         bench.put(name, works=name == builder)
     done = bench.build()
     assert done.returncode == 0, done.stderr
-    assert done.stdout == f"bo-sweep:{VERSION}\n"
+    image = f"{'' if builder == 'docker' else 'localhost/'}bo-sweep:{VERSION}"  # as the cluster will know it
+    assert done.stdout == f"{image}\n"
     assert f"BASE_DIGEST={DIGEST}" in done.stderr
-    assert f"kind load docker-image bo-sweep:{VERSION}" in done.stderr
+    archive = "kind load image-archive bo-sweep.tar"
+    load = {
+        "docker": f"kind load docker-image {image}\n",
+        "podman": f"podman save -o bo-sweep.tar {image} && {archive}\n",
+        "buildah": f"buildah push {image} docker-archive:bo-sweep.tar:{image} && {archive}\n",
+    }
+    assert f"For kind: {load[builder]}" in done.stderr
+    assert f"  image: {image}\n" in done.stderr
+    assert f" -t {image} " in "".join(bench.calls)
     (build,) = [call for call in bench.calls if " build " in call]
     assert build.startswith(f"{builder} build")
     assert ("--format docker" in build) == (builder != "docker")
@@ -101,6 +110,17 @@ def test_a_push_prints_what_goes_into_the_profile(builder: str, bench: Bench) ->
     assert not [call for call in bench.calls if " pull" in call]  # the digest was given
     (push,) = [call for call in bench.calls if " push" in call]
     assert push.endswith(f" registry.example.org:5000/bo-sweep:{VERSION}")
+
+
+@pytest.mark.parametrize(("image", "code"), [("docker.io/ada/bo-sweep:1", 0), ("registry.example.org/other:1", 4)])
+def test_docker_calls_its_own_registry_otherwise_and_a_push_without_digest_fails(
+    image: str, code: int, bench: Bench
+) -> None:
+    bench.put("docker")
+    done = bench.build(PUSH="1", IMAGE=image, BASE_DIGEST=DIGEST)
+    assert done.returncode == code
+    assert done.stdout == ("" if code else f"docker.io/ada/bo-sweep@{PUSHED}\n")
+    assert ("does not tell the digest" in done.stderr) == bool(code)
 
 
 def test_a_base_without_a_digest_is_built_from_and_told(bench: Bench) -> None:
