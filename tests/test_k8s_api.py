@@ -388,11 +388,53 @@ def test_unknown_fields_and_wrong_types_are_all_named_and_not_tried_again(cluste
     assert cluster.names("RayJob") == []
 
 
-def test_a_refusal_by_the_clusters_own_rules_is_no_lack_of_rights(cluster: FakeCluster, api: Api) -> None:
-    message = 'admission webhook "policy.example.org" denied the request: label team is required'
+@pytest.mark.parametrize(
+    "message",
+    [
+        'admission webhook "policy.example.org" denied the request: label team is required',
+        'rayjobs.ray.io "grid" is forbidden: ValidatingAdmissionPolicy "team" with binding "all" denied request: '
+        "label team is required",
+        'configmaps "grid" is forbidden: exceeded quota: objects, requested: configmaps=1, label team is required',
+    ],
+)
+def test_a_refusal_by_the_clusters_own_rules_is_no_lack_of_rights(message: str, cluster: FakeCluster, api: Api) -> None:
     cluster.fault("refuse", code=403, message=message)
-    with pytest.raises(RejectedError, match=r"label team is required.*what the namespace 'default' allows"):
+    with pytest.raises(RejectedError, match=r"label team is required.*what the namespace 'default' allows") as told:
         api.apply(RAYJOB)
+    assert "administrator" not in str(told.value)
+
+
+@pytest.mark.parametrize(
+    ("message", "kind", "told"),
+    [
+        (
+            'configmaps "grid" is forbidden: unable to create new content in namespace default because it is being '
+            "terminated",
+            RejectedError,
+            "namespace 'default' is being deleted",
+        ),
+        (
+            'roles.rbac.authorization.k8s.io "bo-sweep-user" is forbidden: user "alice" (groups=["staff"]) is '
+            "attempting to grant RBAC permissions not currently held:\n{...}",
+            ForbiddenError,
+            "an administrator of the cluster gives the rights once",
+        ),
+        (
+            'rayjobs.ray.io is forbidden: User "system:anonymous" cannot list resource "rayjobs" in API group "ray.io" '
+            'in the namespace "default"',
+            ClusterError,
+            "without credentials that the cluster knows. Log in",
+        ),
+        ('forbidden: User "alice" cannot get path "/version"', ForbiddenError, "cannot get path"),
+    ],
+)
+def test_each_kind_of_403_has_its_own_remedy(
+    message: str, kind: type[ClusterError], told: str, cluster: FakeCluster, api: Api
+) -> None:
+    cluster.fault("refuse", code=403, message=message)
+    with pytest.raises(ClusterError, match=told) as raised:
+        api.apply(RAYJOB)
+    assert type(raised.value) is kind
 
 
 def test_forbidden_tells_who_what_where_and_the_remedy(cluster: FakeCluster, api: Api) -> None:

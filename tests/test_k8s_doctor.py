@@ -12,6 +12,7 @@ import yaml
 from click.testing import CliRunner, Result
 
 from orchestrator.commands.k8s.doctor import doctor
+from orchestrator.k8s.doctor.quotas import amount_of
 from tests.cluster_scenes import IMAGE, Item, rayjob
 from tests.kubernetes_api import FakeCluster
 
@@ -61,6 +62,11 @@ def quota(hard: str, used: str) -> Item:
         "used": {"requests.nvidia.com/gpu": used},
     }
     return thing("ResourceQuota", "gpus", status=status)
+
+
+def scoped(operator: str, *classes: str) -> Item:
+    selected = {"scopeName": "PriorityClass", "operator": operator, "values": list(classes)}
+    return {"scopeSelector": {"matchExpressions": [selected]}}
 
 
 def queue(active: str = "True") -> Item:
@@ -131,6 +137,11 @@ def without_operator(cluster: FakeCluster, job: Item) -> None:
     """Its pods cannot be seen; only what became of a RayJob tells."""
     cluster.remove("Pod", "operator-1", "kuberay-operator")
     cluster.put(job)
+
+
+def with_another_kueue(cluster: FakeCluster) -> None:
+    cluster.without("kueue.x-k8s.io")
+    cluster.groups_of_other_versions.add("kueue.x-k8s.io")
 
 
 def without_gpus(cluster: FakeCluster) -> None:
@@ -226,6 +237,21 @@ BREAKAGES: dict[str, tuple[Callable[[FakeCluster], object], str, str, str, str]]
     ),
     "queue stopped": (lambda c: c.put(queue("False")), "queue", "failed", "not active: stopped", "administrator"),
     "no queue": (lambda c: c.remove("LocalQueue", "team-a"), "queue", "failed", "no queue 'team-a'", "localqueues"),
+    "rights untold": (
+        lambda c: c.forbid("create", "selfsubjectaccessreviews"),
+        "rights",
+        "skipped",
+        "does not tell you your rights",
+        "can-i",
+    ),
+    "memory quota": (
+        lambda c: c.put(thing("ResourceQuota", "memory", status={"hard": {"limits.memory": "1Ti"}, "used": {}})),
+        *("quota", "failed", "limits.memory: 1809Gi asked, 0 of 1Ti used", "workers.memory"),
+    ),
+    "other Kueue": (
+        lambda c: with_another_kueue(c),
+        *("queue", "skipped", "another version", "not admitted"),
+    ),
     "no Kueue": (lambda c: c.without("kueue.x-k8s.io"), "queue", "failed", "not installed", "leave `queue` out"),
 }
 
@@ -248,6 +274,40 @@ def test_what_is_missing_is_found_with_a_remedy(
     assert remedy in check[2]
     assert bool(check[2]) == (status != "ok")
     assert result.exit_code == (4 if "failed" in {each[0] for each in checks(result).values()} else 0)
+
+
+@pytest.mark.parametrize(
+    ("written", "amount"),
+    [("8", 8), ("500m", 0.5), ("900Gi", 900 * 2**30), ("12e6", 12e6), ("1E", 1e18), ("1Ei", 2**60), ("0", 0)],
+)
+def test_quantities_are_read_as_servers_write_them(written: str, amount: float) -> None:
+    assert amount_of(written) == amount
+
+
+def test_what_is_no_quantity_is_told() -> None:
+    for written in ("", "many", "1Kii", "1i"):
+        with pytest.raises(ValueError, match="is no quantity"):
+            amount_of(written)
+
+
+@pytest.mark.parametrize(
+    ("spec", "counts"),
+    [
+        ({}, True),
+        ({"scopes": ["NotTerminating", "NotBestEffort"]}, True),
+        ({"scopes": ["BestEffort"]}, False),
+        ({"scopes": ["PriorityClass"]}, True),
+        ({"scopeSelector": {"matchExpressions": [{"scopeName": "PriorityClass", "operator": "DoesNotExist"}]}}, False),
+        (scoped("In", "research", "other"), True),
+        (scoped("In", "other"), False),
+        (scoped("NotIn", "research"), False),
+    ],
+)
+def test_a_quota_counts_only_what_is_in_its_scope(
+    spec: Item, counts: bool, cluster: FakeCluster, run: Callable[..., Result]
+) -> None:
+    cluster.put(quota("8", "0") | {"spec": spec})
+    assert checks(run("--json"))["quota"][0] == ("failed" if counts else "ok")
 
 
 def test_a_folder_of_nodes_is_against_strict_pod_security(

@@ -640,9 +640,32 @@ def test_what_the_user_may_not_see_is_a_note(cluster: FakeCluster, launch: Launc
         assert part in notes
 
 
+@pytest.mark.parametrize(
+    "take_away",
+    [
+        lambda c: c.forbid("create", "selfsubjectaccessreviews"),
+        lambda c: c.without("authorization.k8s.io"),
+    ],
+)
+def test_a_cluster_that_does_not_tell_rights_is_no_obstacle(
+    take_away: Callable[[FakeCluster], None], cluster: FakeCluster, launch: Launcher
+) -> None:
+    take_away(cluster)
+    made = submitted(launch())
+    assert made.state == "created"
+    assert any("does not tell you your rights" in note for note in made.notes)
+
+
+def test_what_may_be_read_but_not_listed_is_missed_all_the_same(cluster: FakeCluster, launch: Launcher) -> None:
+    cluster.forbid("list", "priorityclasses")
+    with pytest.raises(ClusterError, match=r"there is no priority class 'high'$"):
+        launch({"priority_class": "high"})
+
+
 def test_nodes_that_are_few_or_come_on_demand_are_a_note(cluster: FakeCluster, launch: Launcher) -> None:
     cluster.put(gpu_node("a", GPUS["gpu_product"]))
     cluster.put(gpu_node("b", GPUS["gpu_product"], gpus=4))
+    cluster.put({**gpu_node("cordoned", GPUS["gpu_product"]), "spec": {"unschedulable": True}})
     notes = launch({"workers": GPUS}, dry_run="server").notes
     assert any("2 nodes with 8 GPUs" in note and "there are 1 now" in note for note in notes)
     on_demand = {"workers": {**GPUS, "gpu_product": "NVIDIA-L40S", "nodes_on_demand": True}}

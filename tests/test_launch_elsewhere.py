@@ -104,6 +104,15 @@ def test_a_complete_sweep_submits_nothing(
     assert cluster.names("RayJob") == [sweep]
 
 
+def test_a_claim_that_may_not_be_read_is_no_obstacle(launch: Callable[..., Result], cluster: FakeCluster) -> None:
+    cluster.forbid("get", "persistentvolumeclaims")
+    claim = ("--cluster-set", "results.claim=results", "--cluster-set", "results.url=null")
+    result = launch(*claim)
+    assert result.exit_code == 0, result.stderr
+    assert "the ledger cannot be read from here" in result.stderr
+    assert len(cluster.names("RayJob")) == 1
+
+
 @pytest.mark.parametrize(
     ("done", "failed", "exit_code", "next_command"),
     [

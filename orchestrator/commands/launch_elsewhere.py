@@ -188,9 +188,9 @@ def _complete(request: LaunchRequest, api: Api, profile: ClusterProfile) -> bool
     if request.retry_failed:
         return False
     claim = profile.results.claim
-    if claim and api.get("PersistentVolumeClaim", claim) is None:
-        return False  # it is made with this launch
     try:
+        if claim and api.get("PersistentVolumeClaim", claim) is None:
+            return False  # it is made with this launch
         with _results(api, profile) as storage:
             return ledger_complete(request, storage)
     except (ConnectionError, StorageError) as error:

@@ -14,7 +14,7 @@ import yaml
 from aiohttp import web
 
 from tests.kubernetes_api import failures
-from tests.kubernetes_api.kinds import BY_PATH, Kind, discovery, groups, openapi
+from tests.kubernetes_api.kinds import BY_PATH, REVIEW, Kind, discovery, groups, openapi
 from tests.kubernetes_api.selectors import matches_fields, matches_labels
 
 if TYPE_CHECKING:
@@ -135,6 +135,12 @@ class Routes:
         return web.json_response(openapi(self._cluster.kinds, request.match_info["root"]))
 
     async def review(self, request: web.Request) -> web.Response:
+        if REVIEW.group in self._cluster.missing_groups:
+            raise failures.NoSuchPathError
+        if self._cluster.is_denied("create", REVIEW.plural):
+            from tests.kubernetes_api.server import USER
+
+            raise failures.forbidden(REVIEW, "create", USER, None, None)
         body = await _body(request)
         wanted = body["spec"]["resourceAttributes"]
         resource = "/".join(filter(None, (wanted["resource"], wanted.get("subresource"))))

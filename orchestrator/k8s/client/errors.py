@@ -106,15 +106,35 @@ def is_schema_error(message: str) -> bool:
 
 
 def _forbidden(message: str, namespace: str) -> tuple[type[ClusterError], str]:
+    if 'User "system:anonymous"' in message:
+        return ClusterError, (
+            "the request came without credentials that the cluster knows. Log in to the cluster, and check with "
+            "`kubectl auth whoami`"
+        )
+    if "because it is being terminated" in message:
+        return RejectedError, (
+            f"the namespace {namespace!r} is being deleted: wait until it is gone and create it anew, or give another "
+            "with --namespace"
+        )
     found = re.search(r'User "([^"]*)" cannot (\S+) resource "([^"]*)"(?: in API group "([^"]*)")?(.*)', message)
     if found is None:
-        if "admission webhook" in message or "is forbidden: exceeded quota" in message or "PodSecurity" in message:
+        if _is_of_admission(message):
             return RejectedError, f"{message}. The profile must fit what the namespace {namespace!r} allows"
         return ForbiddenError, f"{message} (403); {SETUP_REMEDY}"
     user, verb, resource, group, where = found.groups()
     place = f"in the namespace {namespace!r}" if "namespace" in where else "in the whole cluster"
     full = f"{resource}.{group}" if group else resource
     return ForbiddenError, f"{user} may not {verb} {full} {place}; {SETUP_REMEDY}"
+
+
+def _is_of_admission(message: str) -> bool:
+    """Whether it comes from a check of objects (webhooks, policies, quotas, Pod Security), which no right overrules.
+
+    Authorization says who cannot do what, and so does the one check that keeps users from giving rights they lack.
+    """
+    if "attempting to grant RBAC permissions" in message or 'cannot get path "' in message:
+        return False
+    return "admission webhook" in message or " is forbidden: " in message
 
 
 def _not_found(message: str, status: dict[str, Any], namespace: str, group: str) -> tuple[type[ClusterError], str]:

@@ -6,20 +6,20 @@ from collections import Counter
 
 from orchestrator.checks.finding import Finding, failed, ok, skipped, warning
 from orchestrator.k8s.client.api import Api, ForbiddenError, NotFoundError
-from orchestrator.k8s.profile import ClusterProfile, bytes_of
+from orchestrator.k8s.client.resources import KUEUE
+from orchestrator.k8s.doctor.quotas import amount_of, applies, needs_of
+from orchestrator.k8s.profile import ClusterProfile
 from orchestrator.k8s.submitting.node_check import GPU_PRODUCT, GPUS, check_nodes
 from orchestrator.k8s.watching.observed import labels_of
-
-SUBMITTER_CPUS, SUBMITTER_MEMORY = 0.5, bytes_of("200Mi")
 
 
 def check_quota(api: Api, profile: ClusterProfile) -> Finding:
     """What the sweep asks for fits into the namespace's quotas, and into what is left of them now."""
     try:
-        quotas = api.list("ResourceQuota")
+        quotas = [quota for quota in api.list("ResourceQuota") if applies(quota, profile.priority_class)]
     except ForbiddenError:
         return skipped("you may not read quotas", "bo-sweep k8s status tells when one refuses pods")
-    needs, over, full = _needs(profile), [], []
+    needs, over, full = needs_of(profile), [], []
     for quota in quotas:
         status = quota.get("status") or {}
         for key, hard in (status.get("hard") or {}).items():
@@ -27,9 +27,9 @@ def check_quota(api: Api, profile: ClusterProfile) -> Finding:
             if need is None:
                 continue
             told = f"{key}: {_readable(key, need)} asked, {used} of {hard} used ({quota['metadata']['name']})"
-            if need > bytes_of(hard):
+            if need > amount_of(hard):
                 over.append(told)
-            elif need > bytes_of(hard) - bytes_of(used):
+            elif need > amount_of(hard) - amount_of(used):
                 full.append(told)
     remedy = "ask for less (workers.nodes, workers.gpus, workers.cpus, workers.memory), or have the quota raised"
     if over:
@@ -81,11 +81,14 @@ def check_queue(api: Api, profile: ClusterProfile) -> Finding:
     """The queue takes jobs in."""
     if profile.queue is None:
         return ok("none: pods are made at once")
+    tells = "bo-sweep k8s status tells when a launch is not admitted"
     try:
         queue = api.get("LocalQueue", profile.queue)
     except ForbiddenError:
-        return skipped("you may not read queues", "bo-sweep k8s status tells when a launch is not admitted")
+        return skipped("you may not read queues", tells)
     except NotFoundError:
+        if api.has_group(KUEUE):
+            return skipped(f"this Kueue is of another version; whether {profile.queue!r} is there is not known", tells)
         return failed("Kueue is not installed", "leave `queue` out of the profile, or have Kueue installed")
     if queue is None:
         return failed(f"there is no queue {profile.queue!r}", "kubectl get localqueues tells those there are")
@@ -122,19 +125,5 @@ def _claim(api: Api, name: str, field: str, mode: str, *, is_made: bool) -> Find
     return ok(f"the claim {name!r} is bound, {size} {', '.join(modes)}")
 
 
-def _needs(profile: ClusterProfile) -> dict[str, float]:
-    """What all pods of a sweep ask for, by the names that quotas use."""
-    workers, head = profile.workers, profile.head
-    cpus = workers.nodes * workers.cpus + head.cpus + SUBMITTER_CPUS
-    memory = workers.nodes * bytes_of(workers.memory) + bytes_of(head.memory) + SUBMITTER_MEMORY
-    gpus, pods = float(workers.nodes * workers.gpus), workers.nodes + 2.0
-    needs = {"pods": pods, "count/pods": pods, "requests.nvidia.com/gpu": gpus}
-    return (
-        needs
-        | dict.fromkeys(("cpu", "requests.cpu", "limits.cpu"), cpus)
-        | dict.fromkeys(("memory", "requests.memory", "limits.memory"), memory)
-    )
-
-
 def _readable(key: str, amount: float) -> str:
-    return f"{amount / 2**30:.0f}Gi" if "memory" in key else f"{amount:g}"
+    return f"{amount / 2**30:.0f}Gi" if "memory" in key or "storage" in key else f"{amount:g}"

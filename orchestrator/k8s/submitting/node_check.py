@@ -60,6 +60,8 @@ def _fits(node: dict[str, Any], profile: ClusterProfile) -> bool:
     wanted = {**workers.node_selector, **(profile.spot.node_selector if profile.spot else {})}
     wanted |= {GPU_PRODUCT: workers.gpu_product} if workers.gpu_product else {}
     has = str(((node.get("status") or {}).get("allocatable") or {}).get(GPUS, "0"))
+    if (node.get("spec") or {}).get("unschedulable"):  # cordoned
+        return False
     return all(labels.get(key) == value for key, value in wanted.items()) and int(has) >= workers.gpus
 
 

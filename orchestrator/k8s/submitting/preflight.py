@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 
 from orchestrator.k8s.client.api import Api
@@ -62,8 +63,9 @@ def preflight(api: Api, profile: ClusterProfile) -> list[str]:
         ValueError: only the profile is wrong: no node has the GPU that it names.
     """
     findings = Findings()
-    if not api.serves("RayJob"):
-        findings.problems.append(KUBERAY_REMEDY)
+    with contextlib.suppress(ForbiddenError):  # then the server's dry run will tell
+        if not api.serves("RayJob"):
+            findings.problems.append(KUBERAY_REMEDY)
     if _namespace(api, profile, findings):
         _rights(api, findings)
         for check in (_secrets, _claims, _queue):
@@ -96,13 +98,17 @@ def _namespace(api: Api, profile: ClusterProfile, findings: Findings) -> bool:
 
 
 def _rights(api: Api, findings: Findings) -> None:
-    denied = [
-        f"{verb} {resource.full_name}"
-        for kind, verbs in NEEDED.items()
-        for resource in (resource_type(kind),)
-        for verb in verbs
-        if not api.allowed(verb, resource.plural, group=resource.group)
-    ]
+    try:
+        denied = [
+            f"{verb} {resource.full_name}"
+            for kind, verbs in NEEDED.items()
+            for resource in (resource_type(kind),)
+            for verb in verbs
+            if not api.allowed(verb, resource.plural, group=resource.group)
+        ]
+    except (ForbiddenError, NotFoundError):
+        findings.notes.append("this cluster does not tell you your rights: they show when each is used")
+        return
     if denied:
         findings.problems.append(f"you may not {', '.join(denied)} in the namespace {api.namespace!r}; {SETUP_REMEDY}")
 
@@ -188,7 +194,6 @@ def _queue(api: Api, profile: ClusterProfile, findings: Findings) -> None:
     try:
         if api.get("LocalQueue", profile.queue) is not None:
             return
-        there = ", ".join(each["metadata"]["name"] for each in api.list("LocalQueue")) or "none"
     except ForbiddenError:
         findings.notes.append(f"you may not read queues: whether {profile.queue!r} is there was not checked")
     except NotFoundError:
@@ -203,7 +208,7 @@ def _queue(api: Api, profile: ClusterProfile, findings: Findings) -> None:
         )
     else:
         findings.problems.append(
-            f"there is no queue {profile.queue!r} in the namespace {api.namespace!r}; there are: {there}"
+            f"there is no queue {profile.queue!r} in the namespace {api.namespace!r}{_there_are(api, 'LocalQueue')}"
         )
 
 
@@ -214,8 +219,15 @@ def _priority_class(api: Api, profile: ClusterProfile, findings: Findings) -> No
     try:
         if api.get("PriorityClass", name) is not None:
             return
-        there = ", ".join(each["metadata"]["name"] for each in api.list("PriorityClass")) or "none"
     except ForbiddenError:
         findings.notes.append(f"you may not read priority classes: whether {name!r} is there was not checked")
     else:
-        findings.problems.append(f"there is no priority class {name!r}; there are: {there}")
+        findings.problems.append(f"there is no priority class {name!r}{_there_are(api, 'PriorityClass')}")
+
+
+def _there_are(api: Api, kind: str) -> str:
+    """The names of what is there of a kind, as the end of a sentence; nothing where they may not be listed."""
+    try:
+        return f"; there are: {', '.join(each['metadata']['name'] for each in api.list(kind)) or 'none'}"
+    except ForbiddenError:
+        return ""
