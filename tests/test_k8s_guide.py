@@ -14,9 +14,14 @@ import pytest
 import yaml
 
 from orchestrator.cli import main
+from orchestrator.entry_point import LaunchRequest
+from orchestrator.k8s.profile import bytes_of
 from orchestrator.k8s.profiles import load_profile
+from orchestrator.k8s.rendering.manifests import render
+from search_spaces.catalog import load_space
 from tests.kubernetes_api.kinds import BY_NAME
 from tests.kubernetes_api.validation import check
+from tests.kubernetes_schemas import pod_templates, restricted_problems
 from tests.waiting import PATIENCE_SECONDS
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -84,6 +89,20 @@ def test_files_and_variables_of_the_guide_exist() -> None:
     assert all(f"`{name}`" in guide or f"components/{name}" in guide for name in folders)
 
 
+def test_the_cluster_that_the_guide_asks_for_holds_the_digits_and_the_object_store() -> None:
+    said = re.search(r"(\d+) CPUs, (\d+) GB of memory", (FOLDER / "README.md").read_text())
+    assert said
+    dev = load_profile("dev", path=FOLDER / "clusters.yaml")
+    space = load_space("digits-grid")
+    _, rayjob = render(LaunchRequest(space=space, sweep=space.name), dev).job
+    server = next(yaml.safe_load_all((FOLDER / "components" / "minio" / "server.yaml").read_text()))
+    pods = [*pod_templates(rayjob), server["spec"]["template"]]
+    asked = [pod["spec"]["containers"][0]["resources"]["requests"] for pod in pods]
+    asked += [{"cpu": "950m", "memory": "290Mi"}, {"cpu": "100m", "memory": "512Mi"}]  # of kind, of KubeRay's operator
+    assert sum(bytes_of(one["cpu"]) for one in asked) <= int(said[1])
+    assert sum(bytes_of(one["memory"]) for one in asked) <= int(said[2]) * 1e9
+
+
 def test_the_job_that_prepares_imagenet_writes_where_the_profile_prod_reads() -> None:
     item = yaml.safe_load((FOLDER / "prepare-imagenet.yaml").read_text())
     check(BY_NAME["Job"], item, applied=False)
@@ -97,6 +116,10 @@ def test_the_job_that_prepares_imagenet_writes_where_the_profile_prod_reads() ->
     arguments = container["command"]
     assert arguments[arguments.index("--out") + 1] == f"{mounts[volume]}/{prod.data.path}"
     assert container["image"] == prod.image
+    assert arguments[arguments.index("--workers") + 1] == container["resources"]["limits"]["cpu"]
+    (source,) = [volume for volume in spec["volumes"] if volume["name"] == "source"]
+    assert source["persistentVolumeClaim"]["readOnly"] is True
+    assert restricted_problems(spec) == []
     assert item["metadata"]["namespace"] == prod.namespace
     prepare = main.get_command(click.Context(main), "prepare")
     assert isinstance(prepare, click.Group)
