@@ -133,6 +133,7 @@ ROWS: dict[str, tuple[Change, str]] = {
     "a runtime environment that is no YAML": (spec(runtimeEnvYAML="a: [b"), "not valid YAML"),
     "a runtime environment that is a list": (spec(runtimeEnvYAML="- a"), "must be a mapping, not list"),
     "a number in env_vars": (spec(runtimeEnvYAML="env_vars: {A: 1}"), "quote numbers"),
+    "a secret in env_vars": (spec(runtimeEnvYAML="env_vars: {WANDB_API_KEY: x}"), "holds WANDB_API_KEY.*secretKeyRef"),
     "a dollar in env_vars": (spec(runtimeEnvYAML="env_vars: {A: $HOME}"), "double quotes of bash"),
     # times
     "no time at all": (spec(activeDeadlineSeconds=0), "activeDeadlineSeconds 0: must be at least 1"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from importlib.metadata import version
 from typing import Any
 
@@ -118,6 +118,11 @@ def label_problems(labels: Mapping[str, str], where: str) -> list[str]:
                 "with a letter or digit"
             )
     return problems
+
+
+def secrets_in(variables: Iterable[str]) -> list[str]:
+    """Names of environment variables that hold secrets, going by how they end."""
+    return [name for name in variables if re.search(r"(KEY|TOKEN|SECRET|PASSWORD)$", name.upper())]
 
 
 LABEL_NAME = r"[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?"

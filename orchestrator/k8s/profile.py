@@ -8,7 +8,7 @@ from typing import Annotated, Literal, Self
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from orchestrator.budget import parse_duration
-from orchestrator.k8s.names import DNS_SUBDOMAIN, OWN_LABELS, label_problems
+from orchestrator.k8s.names import DNS_SUBDOMAIN, OWN_LABELS, label_problems, secrets_in
 from search_spaces.frozen import Frozen
 
 SIZE = re.compile(r"[0-9]+(\.[0-9]+)?([kMGTP]|[KMGTP]i)?")
@@ -307,8 +307,7 @@ class ClusterProfile(Frozen):
                 f"pre_running_deadline {self.pre_running_deadline} must be shorter than active_deadline "
                 f"{self.active_deadline}, which counts from the same moment"
             )
-        secrets = [name for name in self.env if re.search(r"(KEY|TOKEN|SECRET|PASSWORD)$", name.upper())]
-        if secrets:
+        if secrets := secrets_in(self.env):
             problems.append(
                 f"env holds {', '.join(secrets)}: everyone who may read the job would see it. Put it into a secret "
                 "(results.secret, wandb)"

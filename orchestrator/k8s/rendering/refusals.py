@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from orchestrator.k8s.names import DNS_1035, QUEUE, label_problems
+from orchestrator.k8s.names import DNS_1035, QUEUE, label_problems, secrets_in
 from orchestrator.k8s.rendering.cluster_refusals import cluster_refusals
 from orchestrator.k8s.rendering.deletion_refusals import deletion_refusals
 from orchestrator.k8s.rendering.entrypoint import command_problem
@@ -97,6 +97,8 @@ def _runtime_environment(text: str) -> Iterator[str]:
     variables = content.get("env_vars") or {}
     if not isinstance(variables, dict) or not all(isinstance(value, str) for value in variables.values()):
         yield "runtimeEnvYAML: env_vars must be a mapping of names to texts (quote numbers)"
+    elif secrets := secrets_in(map(str, variables)):
+        yield f"runtimeEnvYAML holds {', '.join(secrets)}, which all who may read the job would see: use secretKeyRef"
     if "$" in text or "`" in text:
         yield "runtimeEnvYAML holds $ or `: KubeRay puts it into double quotes of bash, which replaces them"
 
