@@ -159,6 +159,60 @@ def test_rejected_credentials_are_told_without_being_shown(cluster: FakeCluster,
     assert len(cluster.requests) == 1  # not tried again
 
 
+def test_a_plugin_that_does_not_tell_when_its_token_expires_is_asked_again(
+    cluster: FakeCluster, tmp_path: Path
+) -> None:
+    path, answer = cluster.kubeconfig(tmp_path / "kubeconfig"), tmp_path / "answer"
+    version = "client.authentication.k8s.io/v1"
+
+    def gives(token: str) -> None:
+        credential = {"apiVersion": version, "kind": "ExecCredential", "status": {"token": token}}
+        answer.write_text(json.dumps(credential))
+
+    document = yaml.safe_load(path.read_text())
+    document["users"][0]["user"] = {"exec": {"apiVersion": version, "command": "cat", "args": [str(answer)]}}
+    path.write_text(yaml.safe_dump(document))
+    gives(TOKEN)
+    api = connect(Connection(path))
+    cluster.tokens = {"of-today"}
+    gives("of-today")
+    assert api.list("ConfigMap") == []
+    cluster.requests.clear()
+    assert api.create(CONFIG)
+    assert len(cluster.requests) == 1
+    cluster.tokens = {"of-tomorrow"}
+    cluster.requests.clear()
+    with pytest.raises(ClusterError, match=r"not accepted \(401\)"):
+        api.list("ConfigMap")
+    assert len(cluster.requests) == 1
+    answer.unlink()
+    with pytest.raises(ClusterError, match=r"not accepted \(401\) any more, and there are no others: .*answer") as told:
+        api.list("ConfigMap")
+    assert told.value.code == 401
+    assert "of-today" not in str(told.value)
+
+
+def test_a_server_that_is_not_to_be_verified_is_not_warned_of(tmp_path: Path, recwarn: pytest.WarningsRecorder) -> None:
+    context, _ = make_certificate(tmp_path)
+    with FakeCluster(tls=context) as cluster:
+        unverified: dict[str, Any] = {"insecure-skip-tls-verify": True}
+        path = cluster.kubeconfig(tmp_path / "kubeconfig", **unverified)
+        assert connect(Connection(path)).list("ConfigMap") == []
+    assert [str(warning.message) for warning in recwarn] == []
+
+
+def test_a_proxy_that_is_not_there_is_named_without_its_password(
+    cluster: FakeCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = cluster.kubeconfig(tmp_path / "kubeconfig")
+    monkeypatch.setenv("HTTP_PROXY", "http://alice:hidden@127.0.0.1:9")
+    with pytest.raises(ClusterError, match=r"through the proxy http://127\.0\.0\.1:9, which NO_PROXY avoids") as told:
+        connect(Connection(path), Retries(tries=1))
+    assert "hidden" not in str(told.value)
+    monkeypatch.setenv("NO_PROXY", "127.0.0.0/8")
+    assert connect(Connection(path)).version()
+
+
 def test_a_server_that_is_not_there_is_told_soon(cluster: FakeCluster, tmp_path: Path) -> None:
     path, slept = cluster.kubeconfig(tmp_path / "kubeconfig"), list[float]()
     cluster.stop()

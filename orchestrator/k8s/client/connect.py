@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import logging
 import os
+import re
+import threading
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from orchestrator.k8s.client.errors import ClusterError
 
+_RENEWING = threading.Lock()
 SERVICE_ACCOUNT_FOLDER = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 
 
@@ -43,12 +49,45 @@ def client_for(connection: Connection) -> tuple[Any, str]:
     """
     try:
         from kubernetes.client import ApiClient, Configuration
-        from kubernetes.config import ConfigException
-        from yaml import YAMLError
     except ImportError as error:
         raise ClusterError("the client for Kubernetes is missing: pip install 'bo-sweep[kubernetes]'") from error
 
     configuration = type.__call__(Configuration)  # not a copy of a default that someone may have set
+    namespace = _load(configuration, connection)
+    configuration.retries = False  # Api knows which requests may be sent twice
+    if not configuration.verify_ssl:
+        _hush(configuration.host)
+    client: Any = ApiClient(configuration=configuration)
+    client.renew_credentials = partial(_renew, client, connection)
+    return client, connection.namespace or namespace or "default"
+
+
+def credentials_of(client: Any) -> tuple[Any, ...]:
+    """What tells whether a client has got other credentials; not for eyes."""
+    configuration = client.configuration
+    return dict(configuration.api_key), configuration.cert_file, configuration.key_file
+
+
+def _renew(client: Any, connection: Connection, refused: tuple[Any, ...]) -> bool:
+    """Load credentials anew after the server has refused those; whether there are others now.
+
+    Most plugins tell when what they give expires. Those that do not are asked again, as kubectl asks them, and files
+    with tokens are read again. Raises as `client_for`.
+    """
+    from kubernetes.client.rest import RESTClientObject
+
+    with _RENEWING:
+        if credentials_of(client) == refused:  # else another thread was here before
+            _load(client.configuration, connection)
+            client.rest_client = RESTClientObject(client.configuration)  # which has read the certificates
+        return credentials_of(client) != refused
+
+
+def _load(configuration: Any, connection: Connection) -> str | None:
+    """Fill the configuration; returns the namespace of the context."""
+    from kubernetes.config import ConfigException
+    from yaml import YAMLError
+
     paths = _paths(connection.kubeconfig)
     try:
         with _logged_errors() as errors:
@@ -60,11 +99,21 @@ def client_for(connection: Connection) -> tuple[Any, str]:
         raise
     except (ConfigException, OSError, YAMLError, AttributeError, LookupError, TypeError, ValueError) as error:
         # Whatever else a file that someone wrote by hand makes the client stumble over.
-        raise ClusterError(f"the kubeconfig {_told(paths)} cannot be used: {error}") from error
+        raise ClusterError(
+            f"the kubeconfig {_told(paths)} cannot be used: {error}. Check it with `kubectl config view`"
+        ) from error
     if errors:  # the client only logs them, and would go on without credentials
-        raise ClusterError(f"no credentials from the kubeconfig {_told(paths)}: {'; '.join(errors)}")
-    configuration.retries = False  # Api knows which requests may be sent twice
-    return ApiClient(configuration=configuration), connection.namespace or namespace or "default"
+        told = "; ".join(errors)
+        if "'NoneType' object has no attribute 'strip'" in told:  # on a terminal the client does not keep its words
+            told = "the plugin for credentials has failed; what it said stands above"
+        raise ClusterError(f"no credentials from the kubeconfig {_told(paths)}: {told}")
+    return namespace
+
+
+def _hush(host: str) -> None:
+    """Who wrote insecure-skip-tls-verify is not to be warned with each request, as kubectl does not either."""
+    name = re.escape(urlsplit(host).hostname or "")
+    warnings.filterwarnings("ignore", message=f"Unverified HTTPS request is being made to host '{name}'")
 
 
 def _paths(given: Path | None) -> list[Path]:

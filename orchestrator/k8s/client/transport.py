@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import time
 from typing import Any
+from urllib.parse import urlsplit
 
+from orchestrator.k8s.client.connect import credentials_of
 from orchestrator.k8s.client.errors import ClusterError, is_schema_error, refusal, status_of
 from orchestrator.k8s.client.resources import ResourceType
 from orchestrator.k8s.client.retrying import TRANSIENT_CODES, Retries
@@ -26,6 +28,7 @@ class Transport:
         self._host: str = client.configuration.host
         self._namespace = namespace
         self._retries = retries
+        self._client = client
         self._dynamic = DynamicClient(client, discoverer=_NoDiscovery)  # type: ignore[no-untyped-call]
 
     def json(self, method: str, path: str, query: Query | None = None, *, asked: str, **how: Any) -> dict[str, Any]:
@@ -66,9 +69,10 @@ class Transport:
         import urllib3
         from kubernetes.client.exceptions import ApiException
 
-        started, waited, tried = time.monotonic(), 0.0, 0
+        started, waited, tried, renewed = time.monotonic(), 0.0, 0, False
         while True:
             tried += 1
+            credentials = credentials_of(self._client)
             if sent is not None:
                 sent.append(tried)
             at_least: float | None = None
@@ -87,11 +91,14 @@ class Transport:
                     _ = response.data  # a connection may also break in the midst of the answer
                 return response
             except ApiException as error:
+                if error.status == 401 and not renewed and self._renewed(credentials, asked):
+                    renewed = True
+                    continue
                 failure, again, at_least = self._refused(error, asked, resource)
                 again = again and (repeatable or error.status == 429)
                 cause: Exception = error
             except (urllib3.exceptions.HTTPError, OSError) as error:
-                failure = ClusterError(f"{self._host}: cannot {asked}: {_network_reason(error)}. {NETWORK_REMEDY}")
+                failure = ClusterError(f"{self._host}: cannot {asked}: {self._network_reason(error)}. {NETWORK_REMEDY}")
                 again = repeatable or isinstance(error, urllib3.exceptions.NewConnectionError)
                 cause = error
             spent = max(waited, time.monotonic() - started)
@@ -99,6 +106,24 @@ class Transport:
             if pause is None:
                 raise failure from cause
             waited += pause
+
+    def _renewed(self, refused: tuple[Any, ...], asked: str) -> bool:
+        """Whether there are other credentials than those that the server has refused. Raises ClusterError (401)."""
+        renew = getattr(self._client, "renew_credentials", None)
+        try:
+            return bool(renew and renew(refused))
+        except (ClusterError, ValueError) as error:
+            told = f"{self._host}: cannot {asked}: the credentials are not accepted (401) any more"
+            raise ClusterError(f"{told}, and there are no others: {error}", code=401, reason="Unauthorized") from error
+
+    def _network_reason(self, error: Exception) -> str:
+        import urllib3
+
+        reason, proxy = _last_words(error), self._client.configuration.proxy
+        if not isinstance(error, urllib3.exceptions.ProxyError) or not proxy:
+            return reason
+        parts = urlsplit(proxy)  # without the password that may be in it
+        return f"{reason} (through the proxy {parts.scheme}://{parts.hostname}:{parts.port}, which NO_PROXY avoids)"
 
     def _refused(
         self, error: Any, asked: str, resource: ResourceType | None
@@ -135,9 +160,9 @@ class _NoDiscovery:
         pass
 
 
-def _network_reason(error: Exception) -> str:
+def _last_words(error: Exception) -> str:
     """The last words of a chain like "HTTPConnection(host=..., port=...): Failed to ...: [Errno 111] ..."."""
     if len(error.args) == 2 and isinstance(error.args[1], Exception):
-        return f"{error.args[1]}"
+        return _last_words(error.args[1])
     text = str(error) or type(error).__name__
     return text.rpartition("): ")[2] if "): " in text else text
