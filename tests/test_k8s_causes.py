@@ -51,6 +51,11 @@ WAITS_FOR_HEAD = pod(
     OTHER, "Pending", initContainerStatuses=container("wait-gcs-ready", running={"startedAt": stamp(400)})
 )
 READY_HEAD = pod(HEAD)
+BACK_OFF = {"reason": "CrashLoopBackOff"}
+NO_BASH = (
+    "failed to create containerd task: OCI runtime create failed: runc create failed: unable to start container "
+    'process: exec: "/bin/bash": stat /bin/bash: no such file or directory: unknown'
+)
 
 
 @pytest.mark.parametrize(
@@ -304,6 +309,146 @@ PODS_IN_TROUBLE: list[tuple[str, Item, list[Item], list[str], str]] = [
         "runs go on from their checkpoints",
     ),
     (
+        "rate limit that speaks of rights",
+        pulling("429 Too Many Requests - toomanyrequests: You have reached your unauthorized pull rate limit"),
+        [],
+        ["limits pulls"],
+        "registry of your own",
+    ),
+    (
+        "a hidden repository",
+        pulling("pull access denied, repository does not exist or may require authorization: server message"),
+        [],
+        ["does not have it, or does not let us in"],
+        "pull secret",
+    ),
+    ("a slow registry", pulling("dial tcp 10.0.0.1:443: connect: no route to host"), [], ["does not reach"], "network"),
+    (
+        "a strange wait",
+        pod(WORKER, "Pending", containerStatuses=waiting("Newcomer", "why")),
+        [],
+        ["Newcomer (why)"],
+        "",
+    ),
+    (
+        "no bash, as containerd tells it",
+        pod(WORKER, containerStatuses=container(terminated=ended(128, "StartError", message=NO_BASH))),
+        [],
+        ["lacks what it is to run: stat /bin/bash: no such file or directory"],
+        "make image",
+    ),
+    (
+        "killed",
+        pod(WORKER, containerStatuses=container(terminated=ended(137))),
+        [],
+        ["The container 'ray-worker' of the worker was killed (SIGKILL)"],
+        "k8s logs",
+    ),
+    (
+        "a node that started anew",
+        pod(WORKER, containerStatuses=container(terminated=ended(137, "ContainerStatusUnknown", message="located"))),
+        [],
+        ["The node of the worker lost its container"],
+        "new pod takes over",
+    ),
+    (
+        "an init container that fails",
+        pod(
+            WORKER,
+            "Pending",
+            initContainerStatuses=container("wait-gcs-ready", waiting=BACK_OFF, last=ended(1)),
+            containerStatuses=waiting("PodInitializing", ""),
+        ),
+        [],
+        ["The container 'wait-gcs-ready' of the worker ended with exit code 1"],
+        "kubectl logs -l app.kubernetes.io/instance=digits-grid,ray.io/node-type=worker -c wait-gcs-ready",
+    ),
+    (
+        "node low on disk",
+        pod(WORKER, "Failed", reason="Evicted", message="The node had condition: [DiskPressure]. "),
+        [],
+        ["The node of the worker ran low on local disk"],
+        "workers.scratch",
+    ),
+    (
+        "shared memory",
+        pod(WORKER, "Failed", reason="Evicted", message='Usage of EmptyDir volume "shared-memory" exceeds the limit'),
+        [],
+        ["more shared memory"],
+        "workers.shared_memory",
+    ),
+    (
+        "drained",
+        pod(
+            WORKER,
+            conditions=[{"type": "DisruptionTarget", "status": "True", "reason": "EvictionByEvictionAPI"}],
+        ),
+        [],
+        ["asked to leave its node"],
+        "new pod takes over",
+    ),
+    (
+        "refused by its node",
+        pod(WORKER, "Failed", reason="UnexpectedAdmissionError", message="Allocate failed due to no healthy devices."),
+        [],
+        ["The node that was chosen refused the worker (Allocate failed due to no healthy devices)"],
+        "plugin of its GPUs",
+    ),
+    (
+        "no room on its node after all",
+        pod(WORKER, "Failed", reason="OutOfnvidia.com/gpu", message="", containerStatuses=None),
+        [],
+        ["refused the worker (OutOfnvidia.com/gpu)"],
+        "new pod takes over",
+    ),
+    (
+        "failed for a new reason",
+        pod(WORKER, "Failed", reason="Newcomer", message="who knows", containerStatuses=None),
+        [],
+        ["The worker failed (Newcomer: who knows)"],
+        "describe pod",
+    ),
+    ("unknown to its node", pod(WORKER, "Unknown"), [], ["The node of the worker does not answer"], "node-1"),
+    (
+        "a silent node",
+        pod(WORKER, conditions=[{"type": "Ready", "status": "False", "lastTransitionTime": stamp(40)}]),
+        [event("NodeNotReady", "Node is not ready", WORKER, ago=41)],
+        ["The node of the worker does not answer"],
+        "kubectl describe node node-1",
+    ),
+    (
+        "gated",
+        pod(
+            WORKER,
+            "Pending",
+            conditions=[
+                {
+                    "type": "PodScheduled",
+                    "status": "False",
+                    "reason": "SchedulingGated",
+                    "message": "Scheduling is blocked due to non-empty scheduling gates",
+                }
+            ],
+        ),
+        [],
+        ["waits for its admission by Kueue"],
+        "workloads",
+    ),
+    (
+        "others make room",
+        unscheduled(WORKER, NO_GPU) | {"status": unscheduled(WORKER, NO_GPU)["status"] | {"nominatedNodeName": "n"}},
+        [],
+        ["Pods of lower priority leave a node to make room"],
+        "wait",
+    ),
+    (
+        "unbound claim, and why",
+        unscheduled(WORKER, "0/3 nodes are available: pod has unbound immediate PersistentVolumeClaims."),
+        [event("FailedBinding", "no storage class is set", "results", "PersistentVolumeClaim")],
+        ["not bound to a volume (results: no storage class is set)"],
+        "results.storage_class",
+    ),
+    (
         "probe",
         pod(HEAD, conditions=[{"type": "Ready", "status": "False"}]),
         [event("Unhealthy", "Readiness probe failed: timeout", HEAD, count=7)],
@@ -383,6 +528,20 @@ def of_cluster(reason: str, message: str, ago: float = 60) -> Item:
         ),
         (
             of_cluster(
+                "FailedToCreateHeadPod",
+                'Internal error occurred: failed calling webhook "policy.example.org": failed to call webhook: timeout',
+            ),
+            *(["policy.example.org", "does not answer", "timeout"], "wait"),
+        ),
+        (
+            of_cluster(
+                "FailedToCreateHeadPod",
+                "pods \"x\" is forbidden: ValidatingAdmissionPolicy 'team' with binding 'b' denied request: no label",
+            ),
+            *(["policy 'team' refuses", "no label"], "as it says"),
+        ),
+        (
+            of_cluster(
                 "FailedToCreateWorkerPod",
                 'pods "x" is forbidden: maximum memory usage per Container is 4Gi, but limit is 16Gi',
             ),
@@ -412,11 +571,16 @@ def test_pods_that_were_not_made_are_explained(told_by: Item, parts: list[str], 
 
 
 def test_what_was_made_after_all_is_no_trouble_and_the_condition_counts_where_events_are_gone() -> None:
-    failed, made = (
-        of_cluster("FailedToCreateWorkerPod", QUOTA, 90),
-        of_cluster("CreatedWorkerPod", "Created worker Pod", 30),
-    )
-    assert explain(picture(rayjob(), READY_HEAD, events=(failed, made))).cause == ""
+    quota = of_cluster("FailedToCreateWorkerPod", QUOTA, 90), of_cluster("CreatedWorkerPod", "Created worker Pod", 30)
+    assert explain(picture(rayjob(), READY_HEAD, events=quota)).cause == ""
+    for reason, made in (
+        ("FailedToCreateRayCluster", "CreatedRayCluster"),
+        ("FailedToCreateRayJobSubmitter", "CreatedRayJobSubmitter"),
+    ):
+        events = (event(reason, "webhook", JOB, "RayJob", ago=9), event(made, "Created", JOB, "RayJob", ago=5))
+        assert explain(picture(rayjob(), READY_HEAD, events=events)).cause == ""
+    warning = of_cluster("InvalidRayClusterSpec", "RayCluster spec warning default/x: restartPolicy should be Never")
+    assert explain(picture(rayjob(), READY_HEAD, events=(warning,))).cause == ""
     condition = {"type": "ReplicaFailure", "status": "True", "reason": "FailedCreateWorkerPod", "message": QUOTA}
     cluster = {"metadata": {"name": CLUSTER}, "status": {"conditions": [condition]}}
     assert "quota 'gpus'" in explain(picture(rayjob(), READY_HEAD, cluster=cluster)).cause
@@ -498,6 +662,40 @@ def test_a_job_in_a_queue_says_what_it_waits_for(made: Item | None, cause: str, 
     assert (told.state, told.headline) == ("queued", "Queued for 5m 00s.")
     assert cause in told.cause
     assert remedy in told.remedy
+
+
+def test_a_job_that_waits_for_a_check_says_which_and_one_that_was_given_up_how_to_bring_it_back() -> None:
+    job = rayjob("Suspended", queue="team-a")
+    job["spec"]["suspend"] = True
+    checked = workload(QuotaReserved=("True", "Quota reserved in ClusterQueue gpus"))
+    checked["status"]["admissionChecks"] = [
+        {"name": "nodes", "state": "Pending", "message": "ProvisioningRequest is being worked on"},
+        {"name": "other", "state": "Ready"},
+    ]
+    told = explain(picture(job, workload=checked))
+    assert "waits for its checks: nodes (ProvisioningRequest is being worked on)" in told.cause
+    given_up = workload(Evicted=("True", "The workload is deactivated"), QuotaReserved=("False", "evicted"))
+    told = explain(picture(job, workload=given_up | {"spec": {"active": False}}))
+    assert "has given it up: The workload is deactivated" in told.cause
+    assert "kubectl patch workload rayjob-x" in told.remedy
+    late = workload(Evicted=("True", "Exceeded the PodsReady timeout x"), QuotaReserved=("False", ""))
+    late["status"]["conditions"][0] |= {"reason": "PodsReadyTimeout", "lastTransitionTime": stamp(60)}
+    told = explain(picture(job, workload=late))
+    assert told.headline == "Queued for 1m 00s."
+    assert "Its pods were not ready in the time" in told.cause
+    assert "for others" not in told.cause
+
+
+def test_a_job_that_its_queue_has_admitted_was_suspended_by_nobody() -> None:
+    job = rayjob("Suspended", queue="team-a", age=7200)
+    job["spec"]["suspend"] = True
+    told = explain(picture(job, workload=workload(Admitted=("True", "admitted"))))
+    assert (told.state, told.cause, told.remedy) == ("starting", "", "")
+    told = explain(picture(rayjob("Suspended", queue="team-a", age=7200)))
+    assert told.state == "starting"
+    resumed = rayjob("", queue="team-a", age=7200, startTime=stamp(7000))
+    assert explain(picture(resumed)).state == "starting"
+    assert explain(picture(rayjob("", startTime=None, age=7200))).state == "unattended"
 
 
 @pytest.mark.parametrize(

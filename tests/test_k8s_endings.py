@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from orchestrator.k8s.watching.causes import explain
+from orchestrator.k8s.watching.history import role_of
 from tests.cluster_scenes import (
     CLUSTER,
     HEAD,
@@ -56,6 +57,14 @@ GONE = (
     "Deleted {role} Pod default/x; Pod status: Running; Pod restart policy: Never; Ray container terminated status: "
     "&ContainerStateTerminated{{ExitCode:137,Signal:0,Reason:OOMKilled,Message:,StartedAt:x,FinishedAt:y,}}"
 )
+MISSING = event("Failed", 'Error: secret "wandb" not found', WORKER, ago=60)
+PULLED = event("Pulled", "Container image already present on machine", WORKER, ago=60)
+NO_DRIVER = (
+    "failed to create containerd task: failed to create shim task: OCI runtime create failed: runc create failed: "
+    "unable to start container process: error during container init: error running hook #0: exit status 1, stdout: , "
+    "stderr: nvidia-container-cli: initialization error: nvml error: driver not loaded: unknown"
+)
+NODE_OF_HEAD_GONE = event("TaintManagerEviction", "Marking for deletion Pod", HEAD)
 HEAD_GONE = of_cluster("DeletedHeadPod", GONE.format(role="head"))
 
 
@@ -84,7 +93,31 @@ HEAD_GONE = of_cluster("DeletedHeadPod", GONE.format(role="head"))
             failed("AppFailed", DRIVER.format(code=4, log="1/63 runs\nError: storage /results cannot be written\n")),
             *(["exit code 4", "storage /results cannot be written"], "mend what it says"),
         ),
-        (failed("AppFailed", DRIVER.format(code=1, log="2 runs failed")), ["some runs failed"], "--retry-failed"),
+        (
+            failed("AppFailed", DRIVER.format(code=1, log="Traceback (most recent call last):\nKeyError: 'x'")),
+            ["the launch failed (exit code 1)", "KeyError: 'x'"],
+            "k8s logs",
+        ),
+        (
+            failed("PreRunningDeadlineExceeded", job="", events=(PULLED, MISSING)),
+            ["did not start", "The worker needs the secret 'wandb', which is not there"],
+            "wandb",
+        ),
+        (
+            failed("PreRunningDeadlineExceeded", job="", events=(MISSING, PULLED)),
+            ["The worker needs the secret 'wandb', which is not there"],
+            "wandb",
+        ),
+        (
+            failed("PreRunningDeadlineExceeded", job="", events=(event("Failed", f"Error: {NO_DRIVER}", WORKER),)),
+            ["The worker cannot be started: nvml error: driver not loaded"],
+            "describe pod",
+        ),
+        (
+            failed("JobStatusCheckTimeoutExceeded", "failing", events=(NODE_OF_HEAD_GONE,)),
+            ["The node of the head went away"],
+            "launch again with the same command: it goes on from storage; the head belongs",
+        ),
         (
             failed("AppFailed", DRIVER.format(code=77, log="x\nSegmentation fault")),
             ["exit code 77", "Segmentation"],
@@ -165,6 +198,17 @@ def test_what_healed_is_no_cause() -> None:
     leaving = pod(WORKER, "Failed", reason="Evicted")
     leaving["metadata"]["deletionTimestamp"] = stamp(3)
     assert explain(picture(rayjob("Running", "RUNNING"), pod(), leaving)).cause == ""
+
+
+def test_a_node_that_came_back_in_time_took_nothing_away() -> None:
+    told = failed("AppFailed", "x", events=(event("TaintManagerEviction", "Cancelling deletion of Pod x", HEAD),))
+    assert "went away" not in told.cause
+
+
+def test_the_role_of_a_pod_that_is_gone_is_read_behind_the_name_of_its_job() -> None:
+    job = "my-worker-grid-0a1b2c3d"
+    names = (f"{job}-q9m4w", f"{job}-x7k2p-head-5gt8z", f"{job}-x7k2p-head", f"{job}-x7k2p-workers-worker-aa1")
+    assert [role_of(name, job) for name in names] == ["submitter", "head", "head", "worker"]
 
 
 def test_pods_of_an_earlier_attempt_do_not_count() -> None:

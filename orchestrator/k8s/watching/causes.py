@@ -7,10 +7,12 @@ from datetime import datetime
 from typing import Literal
 
 from orchestrator.console import duration
-from orchestrator.k8s.watching.creation import creation_troubles, queue_trouble
-from orchestrator.k8s.watching.endings import ending
+from orchestrator.k8s.watching.creation import creation_troubles
+from orchestrator.k8s.watching.endings import AGAIN, ending
 from orchestrator.k8s.watching.history import attempt_began, earlier_events, events_of_attempt, past_troubles
+from orchestrator.k8s.watching.lost_pods import GOES_ON
 from orchestrator.k8s.watching.observed import Picture, time_of
+from orchestrator.k8s.watching.queueing import queue_of, queue_trouble, queued_since
 from orchestrator.k8s.watching.trouble import Trouble
 from orchestrator.k8s.watching.troubles import is_ready, ordered, pod_troubles
 
@@ -67,10 +69,12 @@ def _explain(picture: Picture) -> Explanation:
         return _ended(picture)
     queued = queue_trouble(picture)
     if queued is not None:
-        since = _ago(picture, picture.job["metadata"].get("creationTimestamp"))
+        since = _ago(picture, queued_since(picture))
         return Explanation("queued", f"Queued for {since}.", _sentence(queued.text), queued.remedy)
     if picture.deployment == "Retrying" or (picture.deployment == "" and picture.attempt > 1):
         return _retrying(picture)
+    if picture.deployment in ("Suspending", "Suspended") and queue_of(picture):
+        return Explanation("starting", "Admitted by its queue; the operator starts it.")
     if picture.deployment in ("Suspending", "Suspended"):
         remedy = f'kubectl patch rayjob {picture.name} --type merge -p \'{{"spec":{{"suspend":false}}}}\''
         return Explanation("queued", "Suspended: someone set spec.suspend.", remedy=remedy)
@@ -88,9 +92,8 @@ def _ended(picture: Picture) -> Explanation:
         return Explanation("stopped", f"Stopped{took}: what was running has been saved.", remedy=remedy)
     troubles = _all_known(picture)
     end = ending(picture, troubles)
-    return Explanation(
-        "failed", f"Failed{took}{_attempt(picture)}: {end.headline}.", end.cause, end.remedy, end.details
-    )
+    remedy = end.remedy.replace(GOES_ON, AGAIN)  # pods come back by themselves only while it goes on
+    return Explanation("failed", f"Failed{took}{_attempt(picture)}: {end.headline}.", end.cause, remedy, end.details)
 
 
 def _retrying(picture: Picture) -> Explanation:
@@ -108,6 +111,8 @@ def _new(picture: Picture) -> Explanation:
     assert picture.job is not None
     created = time_of(picture.job["metadata"].get("creationTimestamp")) or picture.now
     seconds = (picture.now - created).total_seconds()
+    if picture.status.get("startTime"):
+        return Explanation("starting", "Starting again, after it was held back.")
     if seconds < ATTENDED_SECONDS:
         return Explanation("starting", "Submitted; the operator has not looked at it yet.")
     return Explanation(
@@ -128,7 +133,7 @@ def _underway(picture: Picture) -> Explanation:
         return _told("running", f"Running for {_ago(picture, started)}{attempt}, {of}.", troubles, picture)
     if job in ("SUCCEEDED", "FAILED", "STOPPED"):
         return _told("running", f"Ending{attempt}: Ray says {job.lower()}, its pods follow.", [], picture)
-    since = f" for {duration((picture.now - began).total_seconds())}" if (began := attempt_began(picture)) else ""
+    since = f" for {_ago(picture, picture.status['startTime'])}" if attempt_began(picture) else ""
     if any(trouble.kind not in ("network", "unready") for trouble in troubles):
         return _told("waiting", f"Waiting for pods{since}{attempt}, {of}.", troubles, picture)
     if any(_is_pulling(picture, pod["metadata"]["name"]) for pod in [*heads, *workers, *picture.submitters]):

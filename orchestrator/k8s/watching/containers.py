@@ -4,13 +4,26 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import datetime, timedelta
 
+from orchestrator.k8s.watching.lost_pods import GOES_ON
 from orchestrator.k8s.watching.observed import Event, Manifest, time_of
 from orchestrator.k8s.watching.trouble import Trouble
 
-PULL_REASONS = ("ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "RegistryUnavailable")
-SIGNALS = {137: "killed (SIGKILL)", 143: "asked to end (SIGTERM)", 139: "crashed (SIGSEGV)", 134: "aborted (SIGABRT)"}
+PULL_REASONS = (
+    *("ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "RegistryUnavailable"),
+    *("ImageInspectError", "SignatureValidationFailed"),
+)
+NOT_YET = ("CrashLoopBackOff", "ContainerCreating", "PodInitializing", "")
+"""Reasons to wait that tell nothing by themselves."""
+SIGNALS = {137: "was killed (SIGKILL)", 139: "crashed (SIGSEGV)", 134: "aborted (SIGABRT)"}
+
+UNREACHED = (
+    *("no such host", "timeout", "deadline exceeded", "connection refused", "connection reset", "no route to host"),
+    *("network is unreachable", "server misbehaving", "x509"),
+)
+"""Words of a node that does not come through to a registry."""
 
 
 def container_troubles(
@@ -22,21 +35,20 @@ def container_troubles(
         container.get("name"): ((container.get("resources") or {}).get("limits") or {}).get("memory", "")
         for container in (pod.get("spec") or {}).get("containers") or []
     }
-    for container in [*(status.get("initContainerStatuses") or []), *(status.get("containerStatuses") or [])]:
+    before = status.get("initContainerStatuses") or []
+    for container in [*before, *(status.get("containerStatuses") or [])]:
         name = container.get("name") or ""
         state, last = container.get("state") or {}, container.get("lastState") or {}
         waiting = state.get("waiting") or {}
         ended = state.get("terminated") or last.get("terminated") or {}
-        if waiting and waiting.get("reason") not in ("CrashLoopBackOff", "ContainerCreating", "PodInitializing"):
-            trouble = _waiting(role, container, waiting, events)
-            if trouble is not None:
-                yield trouble
-                continue
+        if waiting and (waiting.get("reason") or "") not in NOT_YET:
+            yield _waiting(role, container, waiting, events)
+            continue
         finished = time_of(ended.get("finishedAt"))
         is_down = bool(state.get("terminated") or waiting.get("reason") == "CrashLoopBackOff")
         counts = is_down or (finished is not None and now - finished < recent)
         if counts and (trouble := ended_badly(role, name, ended, limits.get(name, ""))) is not None:
-            yield trouble
+            yield trouble if container not in before else replace(trouble, remedy=_init_remedy(role, name))
 
 
 def ended_badly(role: str, container: str, ended: Manifest, limit: str = "") -> Trouble | None:
@@ -53,6 +65,9 @@ def ended_badly(role: str, container: str, ended: Manifest, limit: str = "") -> 
         return Trouble("memory", role, f"the {role} used more memory than its limit{of} and was killed", remedy)
     if not code or code == 143:
         return None
+    if reason == "ContainerStatusUnknown":
+        text = f"the node of the {role} lost its container, as nodes do that start anew"
+        return Trouble("lost", role, text, GOES_ON)
     if reason in ("ContainerCannotRun", "StartError"):
         return _cannot_start(role, ended.get("message") or "")
     how = SIGNALS.get(int(code), f"ended with exit code {code}")
@@ -64,17 +79,20 @@ def ended_badly(role: str, container: str, ended: Manifest, limit: str = "") -> 
 def pull_trouble(role: str, image: str, message: str) -> Trouble:
     """Why an image cannot be pulled, by what the node says of it."""
     text, words = f"the image {image} of the {role} cannot be pulled", message.lower()
-    if "unauthorized" in words or "denied" in words or "authentication required" in words or "forbidden" in words:
+    if "toomanyrequests" in words or "too many requests" in words or "rate limit" in words:
+        why, remedy = "the registry limits pulls", "wait, use image_pull_secrets, or a registry of your own"
+    elif "does not exist or may require" in words:
+        why = "the registry does not have it, or does not let us in"
+        remedy = "correct `image` in the profile, or name a pull secret of the namespace in image_pull_secrets"
+    elif "unauthorized" in words or "denied" in words or "authentication required" in words or "forbidden" in words:
         why, remedy = "the registry does not let us in", "name a pull secret of the namespace in image_pull_secrets"
     elif "not found" in words or "manifest unknown" in words or "does not exist" in words:
         why, remedy = "the registry does not have it", "push it (make image), or correct `image` in the profile"
     elif "no match for platform" in words or "exec format" in words:
         why, remedy = "it is not made for the node's processor", "build it for linux/amd64 or for what the nodes are"
-    elif "toomanyrequests" in words or "rate limit" in words:
-        why, remedy = "the registry limits pulls", "wait, use image_pull_secrets, or a registry of your own"
     elif "invalidimagename" in words or "invalid reference" in words or "couldn't parse image" in words:
         why, remedy = "its name is malformed", "correct `image` in the profile"
-    elif "no such host" in words or "timeout" in words or "connection refused" in words or "x509" in words:
+    elif any(sign in words for sign in UNREACHED):
         why, remedy = (
             "the node does not reach the registry",
             "an administrator checks the node's network and certificates",
@@ -86,7 +104,15 @@ def pull_trouble(role: str, image: str, message: str) -> Trouble:
     return Trouble("image", role, f"{text}: {why}", remedy)
 
 
-def _waiting(role: str, container: Manifest, waiting: Manifest, events: list[Event]) -> Trouble | None:
+def not_started(role: str, message: str) -> Trouble:
+    """Why a container was not started, by the node's event of it: what it refers to, or its command."""
+    what_it_needs = ("not found", "couldn't find key", "runAsNonRoot", "failed to sync")
+    if any(words in message for words in what_it_needs) and "exec" not in message and "OCI runtime" not in message:
+        return _config(role, message)
+    return _cannot_start(role, message)
+
+
+def _waiting(role: str, container: Manifest, waiting: Manifest, events: list[Event]) -> Trouble:
     reason, message = waiting.get("reason") or "", waiting.get("message") or ""
     if reason in PULL_REASONS:
         told = [event.message for event in events if event.reason == "Failed" and "pull" in event.message]
@@ -95,7 +121,16 @@ def _waiting(role: str, container: Manifest, waiting: Manifest, events: list[Eve
         return _config(role, message)
     if reason in ("CreateContainerError", "RunContainerError"):
         return _cannot_start(role, message)
-    return None
+    text = f"the {role} waits: {reason}{f' ({_last_line(message)})' if message else ''}"
+    return Trouble("start", role, text, "kubectl describe pod tells more")
+
+
+def _init_remedy(role: str, container: str) -> str:
+    """Logs of containers that run before Ray's are not among those that `bo-sweep k8s logs` shows."""
+    return (
+        f"kubectl logs -l app.kubernetes.io/instance=SWEEP,ray.io/node-type={role} -c {container} --tail 20 "
+        "shows its last lines"
+    )
 
 
 def _config(role: str, message: str) -> Trouble:
@@ -128,5 +163,6 @@ def _last_line(text: str) -> str:
 
 
 def _last_part(message: str) -> str:
-    """The end of a chain of errors, which tells the most."""
-    return " ".join(message.split())[-200:].rpartition(": ")[2].strip()
+    """The end of a chain of errors, which tells the most. Runtimes end it with a code that they do not know."""
+    parts = " ".join(message.split()).removesuffix(": unknown")[-300:].split(": ")
+    return ": ".join(parts[-2:]).strip()

@@ -1,12 +1,11 @@
-"""Why pods of a launch were not even made: quotas, Pod Security, what they refer to, and the queue."""
+"""Why pods of a launch were not even made: quotas, Pod Security, and what they refer to."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator
 
-from orchestrator.k8s.names import QUEUE
-from orchestrator.k8s.watching.observed import Event, Picture, labels_of
+from orchestrator.k8s.watching.observed import Event, Picture
 from orchestrator.k8s.watching.trouble import Trouble
 
 FAILED = {
@@ -17,14 +16,23 @@ FAILED = {
     "FailedCreate": "submitter",
 }
 """Events of the operator and of the controller of jobs, and whose pods they are about."""
-MADE = {"CreatedHeadPod": "head", "CreatedWorkerPod": "worker", "SuccessfulCreate": "submitter"}
+MADE = {
+    "CreatedRayCluster": "",
+    "CreatedHeadPod": "head",
+    "CreatedWorkerPod": "worker",
+    "CreatedRayJobSubmitter": "submitter",
+    "SuccessfulCreate": "submitter",
+}
+CHECK_REMEDY = "change the profile as it says, or ask the cluster's administrator"
+MOST_SAID = 500
+"""Characters of what a check says: some print the whole object."""
 INVALID = ("InvalidRayClusterSpec", "InvalidRayClusterMetadata", "InvalidRayJobSpec", "InvalidRayJobMetadata")
 
 
 def creation_troubles(picture: Picture, events: tuple[Event, ...]) -> Iterator[Trouble]:
     """Of pods that are wanted and not there, by events (those of one attempt) and the RayCluster's condition."""
     for event in events:
-        if event.reason in INVALID:
+        if event.reason in INVALID and "spec warning" not in event.message:  # it warns under the same name
             text = f"KubeRay refuses the specification: {event.message}"
             yield Trouble("refused", "", text, "is the image's and the operator's version right? bo-sweep k8s doctor")
     failing: dict[str, str] = {}
@@ -69,44 +77,23 @@ def not_made(role: str, message: str) -> Trouble:
         text = f"there is no priority class {priority[1]!r}"
         return Trouble("missing", role, text, "correct priority_class in the profile: kubectl get priorityclasses")
     if (hook := re.search(r'admission webhook "([^"]+)" denied the request: (.+)', message, re.DOTALL)) is not None:
-        text = f"the cluster's own check {hook[1]!r} refuses {what}: {hook[2].strip()}"
-        return Trouble("security", role, text, "change the profile as it says, or ask the cluster's administrator")
+        text = f"the cluster's own check {hook[1]!r} refuses {what}: {_reason(hook[2])}"
+        return Trouble("security", role, text, CHECK_REMEDY)
+    if (hook := re.search(r'failed calling webhook "([^"]+)":? ?(.*)', message, re.DOTALL)) is not None:
+        text = f"the cluster's own check {hook[1]!r}, which {what} must pass, does not answer: {_reason(hook[2])}"
+        return Trouble("security", role, text, "wait: it is tried again. If it stays, an administrator looks at it")
+    if (
+        policy := re.search(r"ValidatingAdmissionPolicy '([^']+)'.*?denied request: (.+)", message, re.DOTALL)
+    ) is not None:
+        text = f"the cluster's own policy {policy[1]!r} refuses {what}: {_reason(policy[2])}"
+        return Trouble("security", role, text, CHECK_REMEDY)
     if " usage per " in message:
         text = f"a limit range of the namespace refuses {what}: {_reason(message)}"
         return Trouble("quota", role, text, f"ask for less: {part}.cpus, {part}.memory, {part}.scratch")
     return Trouble("refused", role, f"{what} cannot be made: {_reason(message)}", "bo-sweep k8s doctor")
 
 
-def queue_trouble(picture: Picture) -> Trouble | None:
-    """Why Kueue has not admitted the job yet; None where it has, or where no queue is asked for."""
-    queue = labels_of(picture.job).get(QUEUE) if picture.job else None
-    if not queue or not picture.spec.get("suspend"):
-        return None
-    conditions = ((picture.workload or {}).get("status") or {}).get("conditions") or []
-    by_type = {condition.get("type"): condition for condition in conditions}
-    reserved = by_type.get("QuotaReserved") or {}
-    if (by_type.get("Admitted") or {}).get("status") == "True":
-        return None
-    message = (reserved.get("message") or "").strip().rstrip(".")
-    if "doesn't exist" in message or "not found" in message:
-        text, remedy = f"the queue {queue!r} cannot admit it: {message}", "correct `queue` in the profile"
-        return Trouble("queue", "", text, f"{remedy}: kubectl get localqueues tells those there are")
-    if "inactive" in message or "stopped" in message:
-        return Trouble(
-            "queue", "", f"the queue {queue!r} takes nothing in: {message}", "its administrator can start it"
-        )
-    if (evicted := by_type.get("Evicted") or {}).get("status") == "True":
-        text = f"it had to leave the queue {queue!r} for others ({evicted.get('reason')}: {evicted.get('message')})"
-        return Trouble("queue", "", text, "nothing to do: it is admitted again in its turn and goes on from storage")
-    if picture.workload is None and "workloads" not in picture.unread:
-        text = f"Kueue has not taken it into the queue {queue!r}"
-        return Trouble("queue", "", text, "kubectl get localqueues tells whether it is there; bo-sweep k8s doctor")
-    why = message or "it waits for its turn"
-    return Trouble(
-        "queue", "", f"the queue {queue!r} has not admitted it: {why}", "wait, or ask for less (workers.nodes)"
-    )
-
-
 def _reason(message: str) -> str:
     """What comes after "... is forbidden: ", which names only a generated name."""
-    return " ".join((message.partition(" is forbidden: ")[2] or message).split()).rstrip(".")
+    text = " ".join((message.partition(" is forbidden: ")[2] or message).split()).rstrip(".")
+    return text if len(text) <= MOST_SAID else f"{text[: MOST_SAID - 3]}..."

@@ -13,7 +13,6 @@ KILLERS = ("memory", "evicted", "lost", "crash")
 """What ends pods that did run; everything else keeps them from running."""
 AGAIN = "launch again with the same command: it goes on from storage"
 EXIT_CODES = {
-    1: ("some runs failed", "bo-sweep status SWEEP --failures tells which; then launch again with --retry-failed"),
     2: ("the launch refused its options or the space", "correct what it says, and launch again"),
     3: ("the launch was stopped before its end", AGAIN),
     4: ("the launch could not use its storage, its data or the Ray cluster", "mend what it says, and launch again"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from datetime import datetime
 
-from orchestrator.k8s.watching.containers import ended_badly, pull_trouble
+from orchestrator.k8s.watching.containers import ended_badly, not_started, pull_trouble
 from orchestrator.k8s.watching.creation import creation_troubles
 from orchestrator.k8s.watching.lost_pods import lost_pod
 from orchestrator.k8s.watching.observed import Event, Picture, time_of
@@ -15,10 +15,10 @@ from orchestrator.k8s.watching.unschedulable import obstacles
 
 HEALS = {
     "Scheduled": ("FailedScheduling",),
-    "Pulled": ("Failed",),
-    "Started": ("Failed", "FailedMount", "FailedAttachVolume"),
+    "Pulled": ("pull",),
+    "Started": ("pull", "Failed", "FailedMount", "FailedAttachVolume"),
 }
-"""Events after which an earlier one of the same pod matters no more."""
+"""Events after which an earlier one of the same pod matters no more; "pull" is a Failed one of its image."""
 
 
 def attempt_began(picture: Picture) -> datetime | None:
@@ -46,8 +46,8 @@ def past_troubles(picture: Picture, events: tuple[Event, ...]) -> list[Trouble]:
         if event.kind == "Pod":
             for healed in HEALS.get(event.reason, ()):
                 of_pods.pop((event.name, healed), None)
-            if (trouble := _of_pod_event(event)) is not None:
-                of_pods[event.name, event.reason] = trouble
+            if (trouble := _of_pod_event(event, role_of(event.name, picture.name))) is not None:
+                of_pods[event.name, "pull" if trouble.kind == "image" else event.reason] = trouble
         elif event.reason in ("DeletedHeadPod", "DeletedWorkerPod"):
             role = "head" if event.reason == "DeletedHeadPod" else "worker"
             if (trouble := ended_badly(role, f"ray-{role}", _ended(event.message))) is not None:
@@ -55,18 +55,23 @@ def past_troubles(picture: Picture, events: tuple[Event, ...]) -> list[Trouble]:
     return ordered([*found, *of_pods.values()])
 
 
-def role_of(pod: str) -> str:
-    """Of a pod that is gone only the name tells: KubeRay puts -head- or -worker- into it."""
-    return "head" if re.search(r"-head(-[a-z0-9]+)?$", pod) else "worker" if "-worker-" in pod else "submitter"
+def role_of(pod: str, job: str) -> str:
+    """Of a pod of a RayJob that is gone only the name tells: KubeRay puts -head- or -worker- behind the job's."""
+    own = pod.removeprefix(job)
+    return "head" if re.search(r"-head(-[a-z0-9]+)?$", own) else "worker" if "-worker-" in own else "submitter"
 
 
-def _of_pod_event(event: Event) -> Trouble | None:
-    role, reason, message = role_of(event.name), event.reason, event.message
+def _of_pod_event(event: Event, role: str) -> Trouble | None:
+    reason, message = event.reason, event.message
+    if reason == "TaintManagerEviction" and message.startswith("Cancelling"):
+        return None  # the node came back in time
     if reason in ("Evicted", "Preempted", "TaintManagerEviction", "NodeNotReady", "NodeShutdown", "Shutdown"):
         return lost_pod(role, reason, message)
     if reason == "Failed" and "pull image" in message:
         image = re.search(r'pull image "([^"]+)"', message)
         return pull_trouble(role, image[1] if image else "", message)
+    if reason == "Failed" and message.startswith("Error: ") and not message.startswith(("Error: Err", "Error: Image")):
+        return not_started(role, message.removeprefix("Error: "))
     if reason == "FailedScheduling":
         part = "head" if role == "head" else "workers"
         found = obstacles(message)

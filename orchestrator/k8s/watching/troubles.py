@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from orchestrator.console import duration
@@ -24,6 +24,7 @@ SCALE_UP_PATIENCE = timedelta(minutes=10)
 def pod_troubles(picture: Picture) -> list[Trouble]:
     """Troubles of the pods that are there, the most telling first, pods that share one counted together."""
     found: list[Trouble] = []
+    unbound = _why_unbound(picture)
     head_is_ready = any(is_ready(pod) for pod in picture.of_type("head"))
     for role, pods in (
         ("head", picture.of_type("head")),
@@ -33,7 +34,10 @@ def pod_troubles(picture: Picture) -> list[Trouble]:
         for pod in pods:
             events = [event for event in picture.events if event.name == pod["metadata"]["name"]]
             found += _of_pod(pod, role, events, picture.now, head_is_ready)
-    return ordered(found)
+    return ordered(
+        replace(trouble, text=f"{trouble.text}{unbound}") if "is not bound" in trouble.text else trouble
+        for trouble in found
+    )
 
 
 def ordered(troubles: Iterable[Trouble]) -> list[Trouble]:
@@ -59,29 +63,42 @@ def _of_pod(pod: Manifest, role: str, events: list[Event], now: datetime, head_i
     disruption = _condition(pod, "DisruptionTarget")
     if pod["metadata"].get("deletionTimestamp") and disruption.get("status") != "True":
         return  # on its way out, as it was asked to
-    if phase == "Failed" or disruption.get("status") == "True":
+    if phase in ("Failed", "Unknown") or disruption.get("status") == "True":
         reason = status.get("reason") or disruption.get("reason") or ""
         text = status.get("message") or disruption.get("message") or ""
         if (lost := lost_pod(role, reason, text)) is not None:
             yield lost
             return
+    if phase == "Unknown":
+        yield _silent_node(role, pod)
+        return
     if phase == "Pending" and scheduled.get("status") == "False":
-        yield from _unscheduled(role, scheduled.get("message") or "", events, now)
+        yield from _unscheduled(role, pod, scheduled, events, now)
         return
     waiting = list(container_troubles(pod, role, events, now, RECENT))
     yield from waiting
     if phase == "Pending" and not waiting:
         yield from _not_started(pod, role, events, now, head_is_ready)
-    if phase == "Running" and not waiting and not is_ready(pod) and role != "submitter":
-        yield from _unready(role, events)
+    if phase == "Failed" and not waiting and status.get("reason"):
+        said = _short(status.get("message") or "")
+        text = f"the {role} failed ({status['reason']}{f': {said}' if said else ''})"
+        yield Trouble("crash", role, text, "kubectl describe pod tells more")
+    if phase == "Running" and not waiting and not is_ready(pod):
+        yield from _unready(role, pod, events)
 
 
-def _unscheduled(role: str, message: str, events: list[Event], now: datetime) -> Iterator[Trouble]:
-    part = "head" if role == "head" else "workers"
+def _unscheduled(
+    role: str, pod: Manifest, scheduled: Manifest, events: list[Event], now: datetime
+) -> Iterator[Trouble]:
+    part, message = "head" if role == "head" else "workers", scheduled.get("message") or ""
     if (scaling := _scaling(role, events, now)) is not None:
         yield scaling
         return
-    if "SchedulingGated" in message or "scheduling is blocked" in message:
+    if (pod.get("status") or {}).get("nominatedNodeName"):
+        text = f"pods of lower priority leave a node to make room for the {role}"
+        yield Trouble("scaling", role, text, "wait")
+        return
+    if scheduled.get("reason") == "SchedulingGated":
         yield Trouble(
             "queue", role, f"the {role} waits for its admission by Kueue", "wait, or see kubectl get workloads"
         )
@@ -116,7 +133,7 @@ def _scaling(role: str, events: list[Event], now: datetime) -> Trouble | None:
         return Trouble(
             "capacity", role, text, "wait, it tries again; a cloud quota or an empty zone needs an administrator"
         )
-    since = duration((now - told[-1].last).total_seconds())
+    since = duration(max(0.0, (now - told[-1].last).total_seconds()))
     return Trouble("scaling", role, f"the autoscaler makes a node for the {role} (asked {since} ago)", "wait")
 
 
@@ -166,12 +183,45 @@ def mount_trouble(role: str, message: str) -> Trouble:
     return Trouble("mount", role, text, "kubectl describe pvc tells more (results.claim, data.claim)")
 
 
-def _unready(role: str, events: list[Event]) -> Iterator[Trouble]:
+def _unready(role: str, pod: Manifest, events: list[Event]) -> Iterator[Trouble]:
+    # A node that is silent tells nothing of its pods: their conditions are all that changes, for five minutes.
+    if any(event.reason == "NodeNotReady" and event.last >= _became(pod, "Ready") for event in events):
+        yield _silent_node(role, pod)
+        return
     probes = [event for event in events if event.reason == "Unhealthy" and event.count >= 3]
     if probes:
         said = _short(probes[-1].message)
         text = f"Ray on the {role} does not answer its health check ({probes[-1].count} times): {said}"
         yield Trouble("unready", role, text, f"bo-sweep k8s logs SWEEP --node {role}")
+
+
+def _silent_node(role: str, pod: Manifest) -> Trouble:
+    node = (pod.get("spec") or {}).get("nodeName") or "NODE"
+    remedy = (
+        f"wait: if it does not come back within minutes, a new pod takes over. kubectl describe node {node} tells more"
+    )
+    return Trouble("lost", role, f"the node of the {role} does not answer", remedy)
+
+
+def _became(pod: Manifest, name: str) -> datetime:
+    """When a condition changed last, less what clocks of a cluster may differ by."""
+    stamp = time_of(_condition(pod, name).get("lastTransitionTime"))
+    return stamp - timedelta(seconds=10) if stamp else datetime.min.replace(tzinfo=UTC)
+
+
+def _why_unbound(picture: Picture) -> str:
+    """What the cluster says of claims that are not bound, in brackets, or ''."""
+    bound = {
+        claim["metadata"]["name"] for claim in picture.claims if (claim.get("status") or {}).get("phase") == "Bound"
+    }
+    said = {
+        event.name: f"{event.name}: {_short(event.message)}"
+        for event in picture.events
+        if event.kind == "PersistentVolumeClaim"
+        and event.reason in ("ProvisioningFailed", "FailedBinding")
+        and event.name not in bound
+    }
+    return f" ({'; '.join(said.values())})" if said else ""
 
 
 def _short(message: str, characters: int = 300) -> str:
