@@ -98,6 +98,8 @@ def test_layers_come_in_the_order_of_how_often_they_change() -> None:
     folders = [rest.split()[-1] for name, rest in runtime if name == "COPY"]
     assert folders == ["/opt/bo-sweep/torch", "/opt/bo-sweep/others", "/opt/bo-sweep/own"]
     assert all("--no-cache-dir" in rest for rest in of("RUN") if re.search(r"pip (install|wheel)", rest))
+    wheels = next(index for index, (_, rest) in enumerate(steps) if "pip wheel" in rest)
+    assert [rest for name, rest in steps[:wheels] if name == "COPY"] == ["requirements.lock ./"]  # not the version
     after = [name for name, _ in runtime[[name for name, _ in runtime].index("USER") :]]
     assert after.count("LABEL") == 1  # with the revision, which is another one every time
 

@@ -25,6 +25,7 @@ from orchestrator.k8s.rendering.manifests import Manifests, render
 from search_spaces.catalog import load_space
 from tests.kubernetes_api.kinds import BY_NAME
 from tests.kubernetes_api.validation import check
+from tests.kubernetes_schemas import restricted_problems
 from tests.waiting import PATIENCE_SECONDS
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -189,11 +190,7 @@ def test_the_object_store_for_trying_out_is_the_one_that_the_profile_dev_s3_name
         assert item["metadata"]["namespace"] == profile("dev-s3").namespace
         check(BY_NAME[item["kind"]], item, applied=False)
     for template in (server, job):
-        assert template["spec"]["securityContext"]["runAsNonRoot"] is True
-        assert template["spec"]["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
-        (container,) = template["spec"]["containers"]
-        assert container["securityContext"]["allowPrivilegeEscalation"] is False
-        assert container["securityContext"]["capabilities"] == {"drop": ["ALL"]}
+        assert restricted_problems(template["spec"]) == []
 
 
 def test_every_profile_is_valid_and_renders() -> None:
