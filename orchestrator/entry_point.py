@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from search_spaces.spec import SearchSpace
@@ -42,30 +43,34 @@ class LaunchRequest:
 
         The job ends with exit code 0 also where a retry could change nothing (--as-job).
         """
-        values: dict[str, object] = {
-            "--storage": storage,
-            "--name": self.sweep,
-            "--data": data_folder,
-            "--address": address,
-            "--workers": self.workers,
-            "--signature": self.signature,
+        place = {"--storage": storage, "--name": self.sweep, "--data": data_folder, "--address": address}
+        budgets = {
             "--max-gpu-hours": self.max_gpu_hours,
             "--max-wall": self.max_wall,
             "--max-runs": self.max_runs,
-            "--refine": self.refine,
-            "--budget": self.budget,
-            "--precision": self.precision,
         }
-        flags = {
-            "--as-job": True,
-            "--retry-failed": self.retry_failed,
-            "--no-figures": not self.figures,
-            "--wandb": self.wandb,
-        }
+        values = place | self._choices() | budgets | self._refinement()
+        return ["launch", space_file, *_pairs(values), "--as-job", *self._flags()]
+
+    def options_to_go_on(self) -> list[str]:
+        """The options that the launch which goes on is given again: all but budgets, which are for the user to set."""
+        return [*_pairs(self._choices() | self._refinement()), *self._flags()]
+
+    def _choices(self) -> dict[str, object]:
+        return {"--workers": self.workers, "--signature": self.signature}
+
+    def _refinement(self) -> dict[str, object]:
+        return {"--refine": self.refine, "--budget": self.budget, "--precision": self.precision}
+
+    def _flags(self) -> list[str]:
+        """And what may be given several times."""
+        flags = {"--retry-failed": self.retry_failed, "--no-figures": not self.figures, "--wandb": self.wandb}
         lists = {"--cells": self.cells, "--reuse": self.reuse}
         return [
-            *("launch", space_file),
-            *(part for name, value in values.items() if value is not None for part in (name, f"{value}")),
             *(name for name, given in flags.items() if given),
             *(part for name, several in lists.items() for value in several for part in (name, value)),
         ]
+
+
+def _pairs(values: Mapping[str, object]) -> list[str]:
+    return [part for name, value in values.items() if value is not None for part in (name, f"{value}")]

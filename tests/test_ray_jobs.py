@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import tomllib
 import zipfile
 from collections.abc import Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -28,7 +29,7 @@ from orchestrator.ray_jobs.jobs import wait_for_job
 from orchestrator.ray_jobs.logs import follow_logs, job_log
 from orchestrator.ray_jobs.parcel import pack
 from orchestrator.ray_jobs.submission import submit_job
-from orchestrator.ray_jobs.wheel import Code, running_code, write_wheel
+from orchestrator.ray_jobs.wheel import KINDS, Code, running_code, write_wheel
 from search_spaces.catalog import load_space
 from search_spaces.runs import expand
 from tests.launches import assert_verified
@@ -64,9 +65,16 @@ class TestWheel:
             wheel.extractall(installed)
         (installed / "search_spaces" / "__pycache__").mkdir()
         (installed / "search_spaces" / "__pycache__" / "spec.cpython-311.pyc").write_bytes(b"of this machine")
+        for name in (".env", "wandb.key", "spec.py~", "spec.py.orig"):
+            (installed / "search_spaces" / name).write_text("of this machine")
         assert write_wheel(tmp_path, running_code(installed)).read_bytes() == here
         (installed / "search_spaces" / "spec.py").write_text("changed = True\n")
         assert running_code(installed).digest != running_code().digest
+
+    def test_all_kinds_of_files_that_are_packaged_travel(self) -> None:
+        project = tomllib.loads((Path(__file__).resolve().parent.parent / "pyproject.toml").read_text())
+        packaged = [name for names in project["tool"]["setuptools"]["package-data"].values() for name in names]
+        assert {Path(name).suffix for name in packaged} | {".py"} == set(KINDS)
 
     def test_unpacked_it_is_what_runs(self, tmp_path: Path) -> None:
         with zipfile.ZipFile(write_wheel(tmp_path, running_code())) as wheel:

@@ -54,7 +54,9 @@ def list_command(address: str, as_json: bool) -> None:
         if not found:
             RESULTS.print("No job of a sweep.")
     print_next(
-        command("status", found[-1].sweep, address) if found else f"bo-sweep launch digits-grid --address {address}"
+        command("status", found[-1].sweep, address)
+        if found
+        else f"bo-sweep launch digits-grid --storage s3://bucket/sweeps --address {shlex.quote(address)}"
     )
 
 
@@ -114,6 +116,9 @@ def logs(sweep: str, address: str, follow: bool) -> None:
                 sys.stdout.flush()
         except KeyboardInterrupt:
             pass  # the way to leave
+        except BrokenPipeError:
+            sys.stderr.close()  # the reader has gone, as `| head` does; Python would complain at its end
+            return
         job = job_status(cluster, job.job_id)
     print_how_it_stands(job, address)
 

@@ -84,7 +84,7 @@ def launch(
               bo-sweep launch digits-grid --refine err_last=0.2 --budget 60
               bo-sweep launch imagenet-grid --on k8s --profile prod --wait
     """
-    from orchestrator.commands import launch_elsewhere, launch_here
+    from orchestrator.commands import launch_as_ray_job, launch_elsewhere, launch_here
     from orchestrator.entry_point import LaunchRequest
     from orchestrator.ray_jobs.connection import takes_jobs
 
@@ -97,8 +97,8 @@ def launch(
         if where == "k8s":
             launch_elsewhere.on_kubernetes(request, as_given, cluster, kubeconfig, dry_run, wait=wait, as_json=as_json)
         elif takes_jobs(address):
-            data = None if data_folder is None else str(data_folder)
-            launch_elsewhere.as_ray_job(
+            data = str(data_folder) if data_folder and _on_command_line("data_folder") else None  # as nodes have it
+            launch_as_ray_job.as_ray_job(
                 request, as_given, f"{address}", data, dry_run=dry_run is not None, wait=wait, as_json=as_json
             )
         else:
@@ -122,7 +122,7 @@ def _check(
     if where == "k8s":
         elsewhere = {"storage": "results", "data_folder": "data", "calibration": ""}
         for parameter, key in elsewhere.items():
-            if click.get_current_context().get_parameter_source(parameter) is ParameterSource.COMMANDLINE:
+            if _on_command_line(parameter):
                 instead = f": the cluster's profile says it (--cluster-set {key}.claim=...)" if key else ""
                 problems.append(f"--{parameter.removesuffix('_folder')} does not go with --on k8s{instead}")
         if address:
@@ -133,7 +133,14 @@ def _check(
             problems.append(f"{', '.join(lonely)}: only with --on k8s")
         if server:
             problems.append("--dry-run=server asks a Kubernetes cluster: only with --on k8s")
+        if takes_jobs(address) and _on_command_line("calibration"):
+            problems.append("--calibration is for the estimate of a launch here: the job takes that of the nodes")
         if wait and not takes_jobs(address):
             problems.append("--wait is for launches elsewhere (--on k8s, --address http://...); here it always waits")
     if problems:
         raise ValueError("\n".join(problems))
+
+
+def _on_command_line(parameter: str) -> bool:
+    """Whether it was given there, and not by this machine's environment."""
+    return click.get_current_context().get_parameter_source(parameter) is ParameterSource.COMMANDLINE

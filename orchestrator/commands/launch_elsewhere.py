@@ -1,4 +1,4 @@
-"""A launch that is submitted: to Kubernetes, or to a Ray cluster as a job. It goes on when this process ends."""
+"""A launch that is submitted to Kubernetes. It goes on when this process ends."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
-from orchestrator.commands.options import INFRASTRUCTURE, SOME_RUNS_FAILED, STOPPED, again
+from orchestrator.commands.options import INFRASTRUCTURE, SOME_RUNS_FAILED, STOPPED
 
 if TYPE_CHECKING:
     from orchestrator.commands.k8s.options import ClusterChoice
@@ -75,77 +75,20 @@ def on_kubernetes(
         print_next(status, logs, fetch)
         return
     assert launched.api is not None
-    with _detached(launched.submitted.name, status, logs):
+    with detached(launched.submitted.name, status, logs):
         state, reason = _follow_on_kubernetes(launched.api, launched.submitted.name, request.sweep)
     if state != "succeeded":
         LOG.print(f"{launched.submitted.name} {state}{f': {reason}' if reason else ''}", markup=False)
         print_next(status, go_on)
         raise SystemExit(STOPPED if state in ("stopped", "deleted") else INFRASTRUCTURE)
     with _results(launched.api, profile) as storage:
-        code = _code(request, storage)
+        code = exit_code(request, storage)
     print_next(fetch, *([go_on] if code == STOPPED else []), *([f"{go_on} --retry-failed"] if code == 1 else []))
     raise SystemExit(code)
 
 
-def as_ray_job(
-    request: LaunchRequest,
-    given: AsGiven,
-    address: str,
-    data_folder: str | None,
-    *,
-    dry_run: bool,
-    wait: bool,
-    as_json: bool,
-) -> None:
-    """Submit to a Ray cluster as a job; with `wait`, show the log and end as the launch ends."""
-    from orchestrator.console import LOG, RESULTS, print_json, print_next
-    from orchestrator.ray_jobs.jobs import wait_for_job
-    from orchestrator.ray_jobs.logs import follow_logs
-    from orchestrator.ray_jobs.parcel import pack
-    from orchestrator.ray_jobs.submission import launch_as_ray_job
-
-    go_on = f"{given.again()} --address {address}"
-    if dry_run:
-        parcel = pack(request, given.storage, data_folder)
-        document = {"job": parcel.job_id, "sweep": parcel.sweep, "entrypoint": parcel.entrypoint}
-        print_json(document) if as_json else RESULTS.print(parcel.entrypoint, markup=False)
-        print_next(go_on)
-        return
-    submitted = launch_as_ray_job(
-        request,
-        address,
-        storage=given.storage,
-        data_folder=data_folder,
-        ledger_complete=lambda: _complete_in_reach(request, given.storage),
-    )
-    if as_json:
-        print_json({"job": submitted.job_id, "sweep": submitted.sweep, "state": submitted.state})
-    else:
-        words = {"submitted": "submitted", "attached": "runs already", "complete": "complete: nothing to submit"}
-        RESULTS.print(f"{submitted.job_id or submitted.sweep}: {words[submitted.state]}", markup=False)
-    status, logs = (
-        f"bo-sweep jobs {command} {shlex.quote(request.sweep)} --address {address}" for command in ("status", "logs")
-    )
-    phase = again("phase", request.sweep, given.storage)
-    if submitted.job_id is None or not wait:
-        print_next(*([phase] if submitted.job_id is None else [status, logs]))
-        return
-    with _detached(submitted.job_id, status, logs):
-        for piece in follow_logs(submitted.cluster, submitted.job_id):
-            LOG.print(piece, end="", markup=False)
-        job = wait_for_job(submitted.cluster, submitted.job_id)
-    if job.state != "done":
-        LOG.print(job.sentence(), markup=False)
-        print_next(status, go_on)
-        raise SystemExit(STOPPED if job.state == "stopped" else job.exit_code or INFRASTRUCTURE)
-    storage = _in_reach(given.storage)
-    code = _code(request, storage) if storage else 0
-    print_next(phase, *([go_on] if code == STOPPED else []), *([f"{go_on} --retry-failed"] if code == 1 else []))
-    raise SystemExit(code)
-
-
 @contextmanager
-def _detached(name: str, *commands: str) -> Iterator[None]:
+def detached(name: str, *commands: str) -> Iterator[None]:
     """Ctrl-C ends the watching, not what is watched."""
     from orchestrator.console import LOG, print_next
 
@@ -205,27 +148,7 @@ def _results(api: Api, profile: ClusterProfile) -> Any:
     return open_results(api, profile, tell=lambda words: LOG.print(words, markup=False))
 
 
-def _in_reach(storage: str) -> Storage | None:
-    """The storage of a cluster's nodes, where this machine has it too."""
-    from orchestrator.storage import open_storage
-
-    opened = open_storage(storage)
-    local = opened.local_path()
-    return None if local is not None and not local.exists() else opened
-
-
-def _complete_in_reach(request: LaunchRequest, storage: str) -> bool | None:
-    from orchestrator.remaining import ledger_complete
-    from orchestrator.storage import StorageError
-
-    opened = _in_reach(storage)
-    try:
-        return None if opened is None else ledger_complete(request, opened)
-    except StorageError:
-        return None
-
-
-def _code(request: LaunchRequest, storage: Storage) -> int:
+def exit_code(request: LaunchRequest, storage: Storage) -> int:
     """The exit code that the launch itself would have had here, by its ledger."""
     from orchestrator.remaining import plan_in
 

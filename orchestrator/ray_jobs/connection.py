@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from importlib import metadata
 from typing import Any
 
@@ -27,6 +29,10 @@ TALKATIVE = (
     "ray._private.runtime_env.packaging",
 )
 """Loggers of Ray's client that tell of every step."""
+AUTHORITY_VARIABLES = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
+"""A file of certificates, for requests; given to Ray's client, it counts for the websockets of logs too."""
+HEADERS_VARIABLE = "RAY_JOB_HEADERS"
+"""Headers as JSON that a proxy before the dashboard asks for, as Ray's own tools take them."""
 EXTRA = "pip install 'bo-sweep[cluster]'"
 
 
@@ -63,10 +69,10 @@ def connect(address: str) -> RayCluster:
     """Connect to `http://head:8265`, `https://...` or `ray://head:10001`; the latter is asked for its dashboard.
 
     The token comes from where Ray takes it: RAY_AUTH_MODE=token with RAY_AUTH_TOKEN, RAY_AUTH_TOKEN_PATH or
-    ~/.ray/auth_token.
+    ~/.ray/auth_token; headers for a proxy from RAY_JOB_HEADERS, certificates from REQUESTS_CA_BUNDLE.
 
     Raises:
-        ValueError: an address of another kind, or Ray's job API is not installed here.
+        ValueError: an address of another kind, or Ray's job API is not installed here; RAY_JOB_HEADERS is no JSON.
         RayJobError: nothing answers, or no dashboard; no token or a wrong one; a Ray that is too old.
     """
     if not takes_jobs(address):
@@ -74,7 +80,7 @@ def connect(address: str) -> RayCluster:
             f"--address {address!r} is not where jobs are sent: give that of the dashboard, http://head:8265, or of "
             "Ray Client, ray://head:10001"
         )
-    client = _client_class()
+    client = partial(_client_class(), verify=_authority(), headers=_headers())
     for name in TALKATIVE:
         logging.getLogger(name).setLevel(logging.WARNING)
     if address.startswith("ray://"):
@@ -115,6 +121,28 @@ def _client_class() -> Any:
             return super()._do_request(method, endpoint, **{"timeout": ANSWER_SECONDS, **options})
 
     return Client
+
+
+def _authority() -> str | bool:
+    """What to check certificates by: the user's own file, or what comes with Python. Raises RayJobError."""
+    for name in AUTHORITY_VARIABLES:
+        path = os.environ.get(name)
+        if path and not os.path.exists(path):
+            raise RayJobError(f"{name} names {path}, which does not exist: correct it, or unset it")
+        if path:
+            return path
+    return True
+
+
+def _headers() -> dict[str, str] | None:
+    """Raises ValueError, which does not show them: there may be a secret among them."""
+    text = os.environ.get(HEADERS_VARIABLE)
+    if not text:
+        return None
+    try:
+        return {str(name): str(value) for name, value in json.loads(text).items()}
+    except (ValueError, AttributeError):
+        raise ValueError(f'{HEADERS_VARIABLE} is no JSON object of headers, as in {{"X-Name": "value"}}') from None
 
 
 @contextmanager

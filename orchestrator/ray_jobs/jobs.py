@@ -20,10 +20,13 @@ STATES: dict[str, State] = {
     "FAILED": "failed",
     "STOPPED": "stopped",
 }
+OURS = "bo-sweep"
+"""The key in the metadata of jobs that tells them from those of other tools, which may have sweeps too."""
 LOOK_SECONDS = 1.0
 PATIENCE_SECONDS = 600.0
 """How long a cluster that answered before may be out of reach."""
 REMEDIES = {
+    "needs Python": "start Ray on the cluster's nodes with such a Python, or use an image that has one",
     "No module named 'ray'": "`python` on the PATH of Ray's processes on the head has to be the one that Ray runs with",
     "No module named": "the cluster's nodes need the packages that bo-sweep needs: pip install bo-sweep there, or use "
     "an image that has them",
@@ -109,7 +112,7 @@ class SweepJob:
 
 def sweep_jobs(cluster: RayCluster, sweep: str | None = None) -> list[SweepJob]:
     """The jobs of sweeps, or of one, that the cluster remembers, oldest first. Raises RayJobError."""
-    found = [_sweep_job(details) for details in cluster.ask("list_jobs") if "sweep" in (details.metadata or {})]
+    found = [_sweep_job(details) for details in cluster.ask("list_jobs") if OURS in (details.metadata or {})]
     found = [job for job in found if sweep in (None, job.sweep)]
     return sorted(found, key=lambda job: (job.started or 0.0, len(job.job_id), job.job_id))
 

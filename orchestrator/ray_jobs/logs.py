@@ -33,7 +33,7 @@ def follow_logs(cluster: RayCluster, job_id: str, patience: float = PATIENCE_SEC
     """Yield pieces of the log as they are written, from its first line until the job has ended.
 
     A connection that was lost is made anew. Every one begins with the first line, so what was given before is counted
-    and skipped.
+    and skipped. Between two of them the log is read as a whole: a proxy may let requests through, but no websocket.
 
     Args:
         patience: seconds for which the cluster may be out of reach.
@@ -42,12 +42,14 @@ def follow_logs(cluster: RayCluster, job_id: str, patience: float = PATIENCE_SEC
         UnknownJobError: the cluster does not know the job (any more).
         RayJobError: the cluster was out of reach for too long; the job may go on.
     """
-    given, answered, ended = 0, time.monotonic(), False
+    given, answered, ended, cut = 0, time.monotonic(), False, False
     while not ended:
         try:
             ended = job_status(cluster, job_id).is_over
             answered, seen = time.monotonic(), 0
-            for piece in [job_log(cluster, job_id)] if ended else _tail(cluster, job_id):
+            pieces = [job_log(cluster, job_id)] if ended or cut else _tail(cluster, job_id)
+            cut = False
+            for piece in pieces:
                 answered, seen = time.monotonic(), seen + len(piece)
                 if seen > given:
                     yield piece[len(piece) - (seen - given) :]
@@ -57,7 +59,7 @@ def follow_logs(cluster: RayCluster, job_id: str, patience: float = PATIENCE_SEC
         except UnknownJobError:
             raise
         except RayJobError:
-            ended = False
+            ended, cut = False, True
             if time.monotonic() - answered > patience:
                 raise
             time.sleep(AGAIN_SECONDS)

@@ -11,6 +11,7 @@ from typing import Any
 
 from orchestrator.entry_point import LaunchRequest
 from orchestrator.ray_environment import JOB_STOP_SECONDS, NODE_ENVIRONMENT
+from orchestrator.ray_jobs.jobs import OURS
 from orchestrator.ray_jobs.wheel import Code, running_code, write_wheel
 from orchestrator.storage import open_storage
 from search_spaces.spec import SearchSpace
@@ -62,7 +63,7 @@ class Parcel:
     def metadata(self) -> dict[str, str]:
         """By which the job is found again, and told from others."""
         return {
-            "bo-sweep": self.code.version,
+            OURS: self.code.version,
             "space": self.space,
             "sweep": self.sweep,
             "storage": self.storage,
@@ -100,11 +101,11 @@ def pack(request: LaunchRequest, storage: str, data_folder: str | None, code: Co
     Raises:
         ValueError: storage or data that nodes would not find, or a label file that is not there; all at once.
     """
-    problems = [*_storage_problems(storage), *_data_problems(data_folder)]
+    storage, storage_problems = _on_nodes(storage)
+    problems = [*storage_problems, *_data_problems(data_folder)]
     space, files = _files(request.space, problems)
     if problems:
         raise ValueError("\n".join(problems))
-    storage = storage.removeprefix("file://")
     arguments = request.arguments(SPACE_FILE, storage=storage, data_folder=data_folder, address="auto")
     command = shlex.join(["python", "-m", "orchestrator.cli", *arguments])
     return Parcel(
@@ -112,16 +113,17 @@ def pack(request: LaunchRequest, storage: str, data_folder: str | None, code: Co
     )
 
 
-def _storage_problems(storage: str) -> list[str]:
-    if "://" in storage and not storage.startswith("file:///"):
-        try:
-            open_storage(storage)
-        except ValueError as error:
-            return [str(error)]
-        return []
-    if Path(storage.removeprefix("file://")).is_absolute():
-        return []
-    return [
+def _on_nodes(storage: str) -> tuple[str, list[str]]:
+    """Storage as nodes open it, and what stands against that."""
+    try:
+        folder = open_storage(storage).local_path()
+    except ValueError as error:
+        return storage, [str(error)]
+    if folder is None:
+        return storage, []
+    if "://" in storage or Path(storage).is_absolute():
+        return str(folder), []
+    return storage, [
         f"--storage {storage!r} is a folder of this machine: the sweep runs on the cluster, whose nodes all have to "
         "reach it. Give s3://bucket/prefix, gs://bucket/prefix, or the absolute path of a file system that all nodes "
         "share"

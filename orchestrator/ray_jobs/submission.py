@@ -10,7 +10,7 @@ from typing import Literal
 
 from orchestrator.entry_point import LaunchRequest
 from orchestrator.ray_jobs.connection import RayCluster, connect
-from orchestrator.ray_jobs.jobs import SweepJob, sweep_jobs
+from orchestrator.ray_jobs.jobs import SweepJob, job_status, sweep_jobs
 from orchestrator.ray_jobs.parcel import Parcel, pack
 from orchestrator.ray_jobs.trouble import RayJobError
 
@@ -80,23 +80,32 @@ def submit_job(
         return Submitted(cluster, parcel.sweep, running[-1].job_id, "attached", len(same))
     if ledger_complete():
         return Submitted(cluster, parcel.sweep, None, "complete", attempt=0)
-    attempt = len(same) + 1
-    job_id = parcel.job_id if attempt == 1 else f"{parcel.job_id}-{attempt}"
+    attempt = max((_attempt_of(job, parcel) for job in same), default=0) + 1
     with tempfile.TemporaryDirectory(prefix="bo-sweep-job-") as folder:
         environment = parcel.runtime_environment(Path(folder))
-        try:
-            cluster.ask(
-                "submit_job",
-                entrypoint=parcel.entrypoint,
-                submission_id=job_id,
-                runtime_env=environment,
-                metadata=parcel.metadata,
-            )
-        except RayJobError as error:
-            if "already exists" in str(error):  # somebody else has just submitted the same
-                return Submitted(cluster, parcel.sweep, job_id, "attached", attempt)
-            raise
-    return Submitted(cluster, parcel.sweep, job_id, "submitted", attempt)
+        while True:
+            job_id = parcel.job_id if attempt == 1 else f"{parcel.job_id}-{attempt}"
+            try:
+                cluster.ask(
+                    "submit_job",
+                    entrypoint=parcel.entrypoint,
+                    submission_id=job_id,
+                    runtime_env=environment,
+                    metadata=parcel.metadata,
+                )
+            except RayJobError as error:
+                if "already exists" not in str(error):
+                    raise
+                if not job_status(cluster, job_id).is_over:  # somebody else has just submitted the same
+                    return Submitted(cluster, parcel.sweep, job_id, "attached", attempt)
+                attempt += 1
+            else:
+                return Submitted(cluster, parcel.sweep, job_id, "submitted", attempt)
+
+
+def _attempt_of(job: SweepJob, parcel: Parcel) -> int:
+    number = job.job_id.removeprefix(f"{parcel.job_id}-")
+    return int(number) if number.isdecimal() else 1
 
 
 def _other_job(job: SweepJob, parcel: Parcel, address: str) -> str:

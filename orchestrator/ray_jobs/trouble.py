@@ -31,7 +31,7 @@ def told(address: str) -> Iterator[None]:
             f"{address}: its certificate is not accepted ({_reason(error)}). Set REQUESTS_CA_BUNDLE to the file of the "
             "authority that signed it, or use http://"
         ) from None
-    except (requests.exceptions.RequestException, ConnectionError, KeyError) as error:
+    except (OSError, KeyError) as error:  # requests' own among them
         raise RayJobError(_unreachable(address, error)) from None
     except RuntimeError as error:
         raise _refusal(address, str(error)) from None
@@ -95,5 +95,5 @@ def _reason(error: object) -> str:
     """The last line of an error that says something, shortened; traces come with it."""
     if getattr(error, "args", None) and getattr(error.args[0], "reason", None):  # type: ignore[attr-defined]
         error = error.args[0].reason  # type: ignore[attr-defined]
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    lines = [line.strip() for line in str(error).splitlines() if line.strip(" .")]  # Ray puts a full stop after a trace
     return (lines[-1] if lines else type(error).__name__)[:300].rstrip(".")

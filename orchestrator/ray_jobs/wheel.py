@@ -11,6 +11,8 @@ from zipfile import ZIP_DEFLATED, ZipInfo
 
 DISTRIBUTION = "bo-sweep"
 PACKAGES = ("orchestrator", "workers", "search_spaces")
+KINDS = (".py", ".yaml", ".html", ".css", ".js")
+"""Of files that belong to the packages: whatever else lies in a checkout is no business of a cluster."""
 FIXED_TIME = (1980, 1, 1, 0, 0, 0)
 LEFT_OUT = ("Requires-Dist", "Provides-Extra", "License-File", "Description-Content-Type")
 """Of the metadata. Without requirements nothing that reads them goes and fetches torch: nodes have what is needed."""
@@ -78,8 +80,8 @@ def write_wheel(folder: Path, code: Code, beside: Iterable[tuple[str, bytes]] = 
 
 
 def _belongs(path: Path) -> bool:
-    """Whether a file is part of a package: no bytecode, and nothing hidden."""
-    return path.suffix != ".pyc" and not any(part == "__pycache__" or part.startswith(".") for part in path.parts)
+    """Whether a file is part of a package, and nothing hidden."""
+    return path.suffix in KINDS and not any(part.startswith(".") for part in path.parts)
 
 
 def _metadata() -> metadata.PackageMetadata:
