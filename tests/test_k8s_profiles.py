@@ -138,6 +138,12 @@ def test_all_problems_of_a_profile_come_with_keys_and_what_is_allowed(file: Path
         ((["lab", ["workers.tolerations=[{kay: a}]"]], {}), ["tolerations.0.kay: unknown key. Did you mean 'key'?"]),
         ((["lab", ["pre_running_deadline=8d"]], {}), ["must be shorter than active_deadline 7d"]),
         ((["lab"], {"gpus_per_node": -1}), ["workers.gpus", "-1"]),
+        (
+            (["lab", ["workers.node_selector={a: true}"]], {}),
+            ["workers.node_selector.a", 'no text in YAML: write "true"'],
+        ),
+        ((["lab", ["env={NCCL_NTHREADS: 256}"]], {}), ["env.NCCL_NTHREADS", 'write "256"']),
+        ((["lab", ["workers.node_selector.kubernetes.io/os=linux"]], {}), ["keys with dots are given within braces"]),
         ((["lab", ["workers.memory=500m"]], {}), ["workers.memory: '500m' is no quantity of Kubernetes for bytes"]),
         ((["lab", ["workers.memory='16'"]], {}), ["workers.memory: '16' is 16 bytes: write for example 900Gi"]),
         ((["lab", ["head.memory=256Mi"]], {}), ["head.memory: 256Mi is too little", "2Gi or more"]),

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import re
 from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, Field, field_validator, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, field_validator, model_validator
 
 from orchestrator.budget import parse_duration
 from orchestrator.k8s.names import DNS_SUBDOMAIN, OWN_LABELS, label_problems, secrets_in
@@ -46,6 +47,15 @@ def _size(text: str) -> str:
     return text
 
 
+def _text(value: object) -> object:
+    """As it is, but for what YAML makes of texts without quotes, and --cluster-set of keys with dots."""
+    if isinstance(value, bool | int | float):
+        raise ValueError(f"{json.dumps(value)} is no text in YAML: write {json.dumps(json.dumps(value))}")
+    if isinstance(value, dict):
+        raise ValueError("a section where a text should be; keys with dots are given within braces: {a.b/c: d}")
+    return value
+
+
 def _duration(text: str) -> str:
     if parse_duration(text) > MOST_SECONDS:
         raise ValueError(f"{text!r} is longer than KubeRay counts: at most {MOST_SECONDS // 86400}d")
@@ -57,7 +67,8 @@ Size = Annotated[str, AfterValidator(_size)]
 Duration = Annotated[str, AfterValidator(_duration)]
 """As on the command line: 90s, 30m, 1.5h, 2d."""
 Name = Annotated[str, Field(pattern=f"^{DNS_SUBDOMAIN}$", max_length=253)]
-Labels = dict[str, str]
+Text = Annotated[str, BeforeValidator(_text)]
+Labels = dict[str, Text]
 
 
 class Toleration(Frozen):
@@ -260,7 +271,7 @@ class ClusterProfile(Frozen):
     results: Results
     data: Data | None = None
     wandb: SecretKey | None = None
-    env: dict[Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")], str] = Field(default_factory=dict)
+    env: dict[Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")], Text] = Field(default_factory=dict)
     """More environment for head and workers. No secrets: it is readable by all who may read the job."""
     labels: Labels = Field(default_factory=dict)
     """More labels, for accounting."""
