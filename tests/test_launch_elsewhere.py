@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -14,8 +15,9 @@ import yaml
 from click.testing import CliRunner, Result
 
 from orchestrator.cli import main
+from orchestrator.k8s.client.errors import ClusterError
 from orchestrator.ledger import Ledger, Manifest
-from orchestrator.storage import Storage, open_storage
+from orchestrator.storage import Storage, StorageError, open_storage
 from search_spaces.catalog import load_space
 from search_spaces.runs import expand
 from tests.kubernetes_api import FakeCluster
@@ -66,6 +68,16 @@ def sweep_with(storage: Storage, done: int, failed: int = 0) -> None:
         settle(ledger, *RUNS[done : done + failed], status="failed")
 
 
+def app_failed(code: int) -> dict[str, Any]:
+    message = f"Job entrypoint command failed with exit code {code}, last available logs (truncated to 20,000 chars):\n"
+    return {
+        "jobDeploymentStatus": "Failed",
+        "jobStatus": "FAILED",
+        "reason": "AppFailed",
+        "message": f"{message}Error: far too long",
+    }
+
+
 def ends_with(cluster: FakeCluster, status: dict[str, Any]) -> threading.Thread:
     """Plays the operator: a RayJob that is submitted ends with this status."""
 
@@ -90,6 +102,18 @@ def test_a_launch_is_submitted_once_and_tells_how_to_watch_it(
     before = len(cluster.changes)
     assert launch().stdout == f"{name}: runs already\n"
     assert len(cluster.changes) == before
+
+
+def test_the_next_command_asks_for_the_same_launch(
+    launch: Callable[..., Result], cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BO_SWEEP_STORAGE", "/of/this/machine")
+    options = ("--profile", "lab", "--name", "again", "--wandb", "--retry-failed", "--max-runs", "3")
+    rendered = launch(*options, "--dry-run")
+    *_, following = rendered.stderr.strip().splitlines()
+    assert "--storage" not in following
+    assert run(*shlex.split(following)[1:], "--dry-run").stdout == rendered.stdout
+    assert cluster.requests == []
 
 
 def test_a_complete_sweep_submits_nothing(
@@ -151,6 +175,9 @@ def test_waiting_ends_with_the_exit_code_of_the_launch(
             "failed: PreRunningDeadlineExceeded no GPUs came",
         ),
         ({"jobDeploymentStatus": "Complete", "jobStatus": "STOPPED"}, 3, "stopped"),
+        (app_failed(2), 2, "failed: AppFailed Job entrypoint command failed with exit code 2\n"),
+        (app_failed(1), 1, "failed: AppFailed"),
+        (app_failed(137), 4, "failed: AppFailed"),
     ],
 )
 def test_a_launch_that_did_not_come_to_its_end_says_why(
@@ -160,7 +187,53 @@ def test_a_launch_that_did_not_come_to_its_end_says_why(
     result = launch("--wait")
     assert result.exit_code == exit_code
     assert told in result.stderr
+    assert "far too long" not in result.stderr
     assert "bo-sweep k8s status digits-grid" in result.stderr
+
+
+def test_a_ledger_that_cannot_be_read_from_here_makes_no_failure_of_a_launch_that_is_done(
+    launch: Callable[..., Result], cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("orchestrator.commands.launch_elsewhere._complete", lambda *_: None)
+    monkeypatch.setattr("orchestrator.remaining.plan_in", out_of_reach)
+    ends_with(cluster, DONE)
+    result = launch("--wait")
+    assert result.exit_code == 0
+    assert "whether runs failed is not known here" in result.stderr
+
+
+def out_of_reach(*_: object) -> None:
+    raise StorageError("no way from here")
+
+
+def test_a_cluster_that_stays_away_while_waiting_is_told_with_what_becomes_of_the_job(
+    launch: Callable[..., Result], cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def away(*_: object) -> None:
+        raise ClusterError("it is away", code=503)
+
+    monkeypatch.setattr("orchestrator.k8s.submitting.waiting.wait", away)
+    result = launch("--wait")
+    assert result.exit_code == 4
+    assert f"it is away\n{cluster.names('RayJob')[0]} itself goes on: bo-sweep k8s status" in result.stderr
+
+
+def test_ctrl_c_while_it_is_submitted_tells_what_is_in_the_cluster(
+    launch: Callable[..., Result], cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("orchestrator.k8s.submitting.submission.apply_job", interrupted)
+    result = launch()
+    assert result.exit_code == 3
+    assert "was not submitted." in result.stderr
+    monkeypatch.setattr("orchestrator.k8s.launch.preflight", interrupted)
+    result = launch("--max-runs", "3")
+    assert result.exit_code == 3
+    assert "Stopped: nothing was submitted." in result.stderr
+    assert "--max-runs 3" in result.stderr
+    assert cluster.names("RayJob") == cluster.names("ConfigMap") == []
 
 
 def test_ctrl_c_detaches_and_the_job_goes_on(
@@ -172,7 +245,7 @@ def test_ctrl_c_detaches_and_the_job_goes_on(
     monkeypatch.setattr("orchestrator.k8s.submitting.waiting.wait", interrupted)
     result = launch("--wait")
     (name,) = cluster.names("RayJob")
-    assert result.exit_code == 0
+    assert result.exit_code == 3
     assert f"Detached: {name} goes on." in result.stderr
     assert "bo-sweep k8s logs digits-grid" in result.stderr
 
@@ -189,6 +262,8 @@ def test_dry_runs_print_manifests_or_ask_the_cluster_and_write_nothing(
     assert asked.exit_code == 0
     assert "the cluster would accept it" in asked.stdout
     assert cluster.changes == []
+    launch("--max-runs", "3", "--wandb")
+    assert "runs already: nothing would be submitted" in launch("--max-runs", "3", "--wandb", "--dry-run=server").stdout
     cluster.without("ray.io")
     refused = launch("--dry-run=server")
     assert refused.exit_code == 4

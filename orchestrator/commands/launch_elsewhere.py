@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
-from orchestrator.commands.options import INFRASTRUCTURE, SOME_RUNS_FAILED, STOPPED
+from orchestrator.commands.options import DEFAULT_STORAGE, INFRASTRUCTURE, SOME_RUNS_FAILED, STOPPED, USAGE
 
 if TYPE_CHECKING:
     from orchestrator.commands.k8s.options import ClusterChoice
@@ -19,10 +21,22 @@ if TYPE_CHECKING:
     from orchestrator.k8s.client.api import Api
     from orchestrator.k8s.launch import ClusterLaunch
     from orchestrator.k8s.profile import ClusterProfile
+    from orchestrator.k8s.submitting.waiting import End
     from orchestrator.storage import Storage
 
 LAST_LINES_SECONDS = 15.0
 """After the end of a launch, for what it wrote last to arrive."""
+
+
+@dataclass(frozen=True)
+class Commands:
+    """What to do next: the same launch again, one that goes on (without its budgets), and what looks at it."""
+
+    same: str
+    go_on: str
+    status: str
+    logs: str
+    fetch: str
 
 
 def on_kubernetes(
@@ -36,60 +50,86 @@ def on_kubernetes(
     as_json: bool,
 ) -> None:
     """Submit to Kubernetes; with `wait`, show the log and end as the launch ends."""
-    from orchestrator.commands.k8s.options import connection_of
     from orchestrator.console import LOG, RESULTS, print_json, print_next
-    from orchestrator.k8s.launch import launch_on_kubernetes
+    from orchestrator.stops import interruptible
 
     profile = cluster.load()
-    launched = launch_on_kubernetes(
-        request,
-        profile,
-        connection_of(profile, kubeconfig),
-        dry_run=cast(Literal["client", "server"] | None, dry_run),
-        ledger_complete=lambda api: None if dry_run else _complete(request, api, profile),
+    commands = _commands(request, given, cluster, kubeconfig)
+    with interruptible():
+        launched = _launched(request, profile, kubeconfig, dry_run, commands)
+        for note in launched.notes:
+            LOG.print(f"Note: {note}", markup=False)
+        submitted = launched.submitted
+        if as_json:
+            print_json(_document(launched))
+        elif submitted is None:
+            sys.stdout.write(launched.manifests.yaml())
+        else:
+            RESULTS.print(f"{submitted.name}: {_words(submitted.state, dry_run)}", markup=False)
+        if submitted is None:
+            print_next(f"{commands.same} --dry-run=server    # what the cluster says to it", commands.same)
+        elif dry_run:
+            print_next(commands.same)
+        elif submitted.state == "complete":
+            print_next(commands.fetch)
+        elif wait:
+            _follow(launched, request, profile, commands)
+        else:
+            print_next(commands.status, commands.logs, commands.fetch)
+
+
+def _commands(request: LaunchRequest, given: AsGiven, cluster: ClusterChoice, kubeconfig: Path | None) -> Commands:
+    file = ["--kubeconfig", str(kubeconfig)] if kubeconfig else []
+    chosen = [part for option in cluster.given for part in option]
+    # Storage is the profile's: what this machine's environment names has no part in it.
+    launch = [*shlex.split(replace(given, storage=DEFAULT_STORAGE).again()), "--on", "k8s", *chosen, *file]
+    launch += request.options_to_go_on()
+    places = ("--profile", "--context", "--namespace")
+    reach = [part for name, value in cluster.given if name in places for part in (name, value)] + file
+    status, logs = (shlex.join(["bo-sweep", "k8s", name, request.sweep, *reach]) for name in ("status", "logs"))
+    return Commands(
+        same=shlex.join([*launch, *_budgets(request)]),
+        go_on=shlex.join(launch),
+        status=status,
+        logs=logs,
+        fetch=shlex.join(["bo-sweep", "fetch", request.sweep, "--on", "k8s", "--to", "fetched", *reach]),
     )
-    for note in launched.notes:
-        LOG.print(f"Note: {note}", markup=False)
-    same = [part for option in cluster.given for part in option] + (
-        ["--kubeconfig", str(kubeconfig)] if kubeconfig else []
-    )
-    go_on = shlex.join([*shlex.split(given.again()), "--on", "k8s", *same])
-    if dry_run == "client" and not as_json:
-        sys.stdout.write(launched.manifests.yaml())
-        print_next(f"{go_on} --dry-run=server    # what the cluster says to it", go_on)
-        return
-    if as_json:
-        print_json(_document(launched))
-    elif launched.submitted:
-        RESULTS.print(f"{launched.submitted.name}: {_words(launched.submitted.state, dry_run)}", markup=False)
-    reach = _reach(cluster, kubeconfig)
-    if dry_run or launched.submitted is None:
-        print_next(go_on)
-        return
-    fetch = f"bo-sweep fetch {shlex.quote(request.sweep)} --on k8s --to fetched{reach}"
-    if launched.submitted.state == "complete":
-        print_next(fetch)
-        return
-    status, logs = (f"bo-sweep k8s {command} {shlex.quote(request.sweep)}{reach}" for command in ("status", "logs"))
-    if not wait:
-        print_next(status, logs, fetch)
-        return
-    assert launched.api is not None
-    with detached(launched.submitted.name, status, logs):
-        state, reason = _follow_on_kubernetes(launched.api, launched.submitted.name, request.sweep)
-    if state != "succeeded":
-        LOG.print(f"{launched.submitted.name} {state}{f': {reason}' if reason else ''}", markup=False)
-        print_next(status, go_on)
-        raise SystemExit(STOPPED if state in ("stopped", "deleted") else INFRASTRUCTURE)
-    with _results(launched.api, profile) as storage:
-        code = exit_code(request, storage)
-    print_next(fetch, *([go_on] if code == STOPPED else []), *([f"{go_on} --retry-failed"] if code == 1 else []))
-    raise SystemExit(code)
+
+
+def _budgets(request: LaunchRequest) -> list[str]:
+    values = {
+        "--max-gpu-hours": request.max_gpu_hours,
+        "--max-wall": request.max_wall,
+        "--max-runs": request.max_runs,
+    }
+    return [part for name, value in values.items() if value is not None for part in (name, str(value))]
+
+
+def _launched(
+    request: LaunchRequest, profile: ClusterProfile, kubeconfig: Path | None, dry_run: str | None, commands: Commands
+) -> ClusterLaunch:
+    """Submit it; Ctrl-C meanwhile ends with a word about what is in the cluster."""
+    from orchestrator.commands.k8s.options import connection_of
+    from orchestrator.console import LOG, print_next
+    from orchestrator.k8s.launch import launch_on_kubernetes
+
+    try:
+        return launch_on_kubernetes(
+            request,
+            profile,
+            connection_of(profile, kubeconfig),
+            dry_run=cast(Literal["client", "server"] | None, dry_run),
+            ledger_complete=lambda api: None if dry_run else _complete(request, api, profile),
+        )
+    except KeyboardInterrupt as interrupted:
+        LOG.print(f"\nStopped: {str(interrupted) or 'nothing was submitted'}.", markup=False)
+        print_next(commands.same)
+        raise SystemExit(STOPPED) from None
 
 
 @contextmanager
 def detached(name: str, *commands: str) -> Iterator[None]:
-    """Ctrl-C ends the watching, not what is watched."""
+    """Ctrl-C ends the watching, not what is watched, which has not come to its end: a script must not go on."""
     from orchestrator.console import LOG, print_next
 
     try:
@@ -97,11 +137,38 @@ def detached(name: str, *commands: str) -> Iterator[None]:
     except KeyboardInterrupt:
         LOG.print(f"\nDetached: {name} goes on.", markup=False)
         print_next(*commands)
-        raise SystemExit(0) from None
+        raise SystemExit(STOPPED) from None
 
 
-def _follow_on_kubernetes(api: Api, name: str, sweep: str) -> tuple[str, str]:
-    """Show what the launch writes until its RayJob has ended; how it ended, and KubeRay's reason."""
+def _follow(launched: ClusterLaunch, request: LaunchRequest, profile: ClusterProfile, commands: Commands) -> None:
+    """Show what the launch writes until it has ended, and exit as it did."""
+    from orchestrator.console import LOG, print_next
+    from orchestrator.k8s.client.errors import ClusterError, NotFoundError
+
+    assert launched.api is not None
+    name = launched.manifests.name
+    with detached(name, commands.status, commands.logs):
+        try:
+            end = _end_of(launched.api, name, request.sweep)
+        except NotFoundError:
+            raise
+        except ClusterError as error:
+            raise ClusterError(f"{error}\n{name} itself goes on: {commands.status}", code=error.code) from error
+    if end.state != "succeeded":
+        # KubeRay adds the end of the log, which has been shown.
+        told = f"{end.reason} {end.message.partition(', last available logs')[0]}".strip()
+        LOG.print(f"{name} {end.state}{f': {told}' if told else ''}", markup=False)
+        print_next(commands.status, commands.go_on)
+        raise SystemExit(STOPPED if end.state in ("stopped", "deleted") else _code_in(end.message))
+    code = _code_by_ledger(launched.api, request, profile)
+    retry = commands.go_on if request.retry_failed else f"{commands.go_on} --retry-failed"
+    after = {STOPPED: [commands.go_on], SOME_RUNS_FAILED: [retry]}
+    print_next(commands.fetch, *after.get(code, []))
+    raise SystemExit(code)
+
+
+def _end_of(api: Api, name: str, sweep: str) -> End:
+    """Show what the launch writes until its RayJob has ended; how it ended."""
     from orchestrator.console import LOG
     from orchestrator.k8s.client.errors import ClusterError
     from orchestrator.k8s.submitting.waiting import state_in_words, wait
@@ -110,7 +177,7 @@ def _follow_on_kubernetes(api: Api, name: str, sweep: str) -> tuple[str, str]:
 
     def show() -> None:
         try:
-            for line in launch_lines(api, job_of(api, sweep)):
+            for line in launch_lines(api, job_of(api, sweep, name)):
                 LOG.print(line, markup=False)
         except (ClusterError, ValueError) as error:
             LOG.print(f"Note: its output cannot be shown: {error}", markup=False)
@@ -119,7 +186,32 @@ def _follow_on_kubernetes(api: Api, name: str, sweep: str) -> tuple[str, str]:
     showing.start()
     end = wait(api, name, lambda rayjob: LOG.print(f"{name}: {state_in_words(rayjob)}", markup=False))
     showing.join(LAST_LINES_SECONDS)
-    return end.state, f"{end.reason} {end.message}".strip()
+    return end
+
+
+def _code_in(message: str) -> int:
+    """The exit code of a launch that failed, where KubeRay tells one that means something."""
+    found = re.search(r"failed with exit code (\d+)", message)
+    code = int(found[1]) if found else INFRASTRUCTURE
+    return code if code in (SOME_RUNS_FAILED, USAGE, STOPPED) else INFRASTRUCTURE
+
+
+def _code_by_ledger(api: Api, request: LaunchRequest, profile: ClusterProfile) -> int:
+    """What a launch that succeeded would have ended with here; 0, with a word why, where its ledger cannot be read."""
+    from orchestrator.console import LOG
+    from orchestrator.storage import StorageError
+
+    try:
+        with _results(api, profile) as storage:
+            return exit_code(request, storage)
+    except (ConnectionError, StorageError) as error:
+        reason = str(error)
+    LOG.print(
+        "Note: the launch is done; whether runs failed is not known here, as the ledger cannot be read from here "
+        f"({reason})",
+        markup=False,
+    )
+    return 0
 
 
 def _complete(request: LaunchRequest, api: Api, profile: ClusterProfile) -> bool | None:
@@ -177,16 +269,10 @@ def _words(state: str, dry_run: str | None) -> str:
         "attached": "runs already",
         "complete": "complete: nothing to submit",
     }
-    return f"the cluster would accept it ({words[state]})" if dry_run else words[state]
-
-
-def _reach(cluster: ClusterChoice, kubeconfig: Path | None) -> str:
-    """The options by which other commands reach the same cluster."""
-    parts = [
-        part
-        for name, value in cluster.given
-        if name in ("--profile", "--context", "--namespace")
-        for part in (name, value)
-    ]
-    parts += ["--kubeconfig", str(kubeconfig)] if kubeconfig else []
-    return f" {shlex.join(parts)}" if parts else ""
+    if not dry_run:
+        return words[state]
+    return (
+        "runs already: nothing would be submitted"
+        if state == "attached"
+        else (f"the cluster would accept it ({words[state]})")
+    )
