@@ -186,6 +186,39 @@ def test_a_connection_whose_client_left_does_not_stay_open_for_ever(
             wait_for(lambda: streams_of(cluster).open_now == 0)
 
 
+def test_a_connection_on_which_nothing_is_said_is_kept_open_by_pings(
+    cluster: FakeCluster, api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import websocket
+
+    pings: list[object] = []
+    ping = websocket.WebSocket.ping
+
+    def counted(self: websocket.WebSocket) -> None:
+        pings.append(self)
+        ping(self)
+
+    monkeypatch.setattr(websocket.WebSocket, "ping", counted)
+    monkeypatch.setattr(relay, "PING_SECONDS", 0.0)
+    with listening(echo) as port:
+        streams_of(cluster).ports[HEAD, 8265] = port
+        with forwarded(api, HEAD, 8265) as local_port, socket.create_connection(("127.0.0.1", local_port), 5) as client:
+            wait_for(lambda: len(pings) > 1)
+            client.sendall(b"x")
+            assert client.recv(1) == b"x"
+
+
+def test_a_pod_that_cannot_be_named_any_more_is_told_and_leaves_no_trace(cluster: FakeCluster, api: Api) -> None:
+    def find() -> str:
+        raise ValueError("no sweep of this name")
+
+    told: list[str] = []
+    with Tunnel(api, find, 8265, tell=told.append) as tunnel:
+        with socket.create_connection(("127.0.0.1", tunnel.local_port), 5) as client:
+            assert read_all(client) == b""
+        wait_for(lambda: told == ["no sweep of this name"])
+
+
 def test_a_port_on_which_nothing_listens_is_told_in_the_cluster_s_words(cluster: FakeCluster, api: Api) -> None:
     told: list[str] = []
     with Tunnel(api, lambda: HEAD, 8265, tell=told.append) as tunnel:

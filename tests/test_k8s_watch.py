@@ -38,6 +38,7 @@ from tests.cluster_scenes import (
     event,
     pod,
     rayjob,
+    stamp,
     unscheduled,
 )
 from tests.kubernetes_api import FakeCluster
@@ -102,7 +103,7 @@ def test_status_of_a_running_launch_has_its_progress_and_names_the_way_to_its_re
     result = run(status, SWEEP, "--namespace", "default")
     assert "12/63 runs ETA 3m 00s" in result.stdout
     assert f"bo-sweep k8s logs {SWEEP} --namespace default" in result.stderr
-    assert f"bo-sweep fetch {SWEEP} --to results" in result.stderr
+    assert f"bo-sweep fetch {SWEEP} --on k8s --to results --namespace default" in result.stderr
     cluster.forbid("get", "pods/log")
     cluster.forbid("list", "events")
     cluster.forbid("list", "pods")
@@ -130,6 +131,9 @@ def test_without_a_sweep_all_are_told_a_line_each(cluster: FakeCluster, run: Cal
     lines = run(status).stdout.splitlines()
     assert [line.split()[:2] for line in lines[1:]] == [["cifar-grid", "done"], ["digits-grid", "running"]]
     assert [each["sweep"] for each in json.loads(run(status, "--json").stdout)["sweeps"]] == ["cifar-grid", SWEEP]
+    assert f"bo-sweep k8s status {SWEEP} --namespace default" in run(status, "--namespace", "default").stderr
+    asked = [request.path for request in cluster.requests if request.path.endswith("/events")]
+    assert len(asked) == 3, "of a launch that is complete nothing but its RayJob is read"
 
 
 def test_of_several_launches_of_a_sweep_the_one_that_goes_on_is_told(
@@ -186,6 +190,20 @@ def test_watching_prints_what_changes_and_ends_with_the_launch(
     told = [line for line in result.stdout.splitlines() if line.startswith(f"{SWEEP}: ")]
     assert [line.split()[1] for line in told] == ["Running", "Done"]
     assert f"bo-sweep fetch {SWEEP}" in result.stderr
+
+
+@pytest.mark.parametrize("arguments", [["--watch"], [SWEEP, "--watch", "--json"]])
+def test_watching_takes_a_sweep_and_no_json(arguments: list[str], run: Callable[..., Result]) -> None:
+    result = run(status, *arguments)
+    assert result.exit_code == 2
+    assert "--watch shows one SWEEP" in result.stderr
+
+
+def test_a_head_that_does_not_answer_the_operator_is_told(cluster: FakeCluster, run: Callable[..., Result]) -> None:
+    running(cluster, jobStatusCheckFailureStartTime=stamp(90))
+    document = json.loads(run(status, SWEEP, "--json").stdout)
+    assert document["state"] == "running"
+    assert document["cause"].startswith("The head has not answered KubeRay's operator for ")
 
 
 def test_watching_a_launch_that_is_deleted_ends_too(
@@ -393,6 +411,26 @@ def test_the_dashboard_is_shown_finds_a_new_head_again_and_ends_with_ctrl_c(
     assert (process.returncode, out) == (0, "")
     assert f"kubectl get secret {CLUSTER} -n default -o jsonpath='{{.data.auth_token}}' | base64 -d" in words
     assert f"bo-sweep k8s status {SWEEP}" in words
+
+
+def test_a_dashboard_is_shown_until_the_launch_has_ended_and_its_head_is_gone(
+    cluster: FakeCluster, run: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    running(cluster)
+    cluster.put(rayjob("Complete", "SUCCEEDED"))
+    looks: list[float] = []
+
+    def wait(seconds: float) -> None:
+        looks.append(seconds)
+        cluster.remove("Pod", HEAD)
+
+    with ray_dashboard((200, "hello")) as (port, _):
+        streams_of(cluster).ports[HEAD, 8265] = port
+        monkeypatch.setattr("orchestrator.commands.k8s.dashboard.time.sleep", wait)
+        result = run(dashboard, SWEEP, "--port", "0")
+    assert result.exit_code == 0
+    assert looks, "it was there as long as the head was"
+    assert "has ended, and its dashboard with it" in result.stderr
 
 
 def test_a_dashboard_that_is_not_there_yet_says_why(cluster: FakeCluster, run: Callable[..., Result]) -> None:

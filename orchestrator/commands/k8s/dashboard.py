@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -64,28 +65,43 @@ def dashboard(sweep: str, port: int, open_browser: bool, cluster: ConnectionChoi
 
 
 def _head_finder(api: Api, sweep: str) -> Callable[[], str]:
-    """A function that names the head pod of the present attempt, and raises ClusterError while there is none."""
+    """A function that names the head pod of the present attempt, and raises ClusterError while there is none.
+
+    Browsers open several connections at once: they share what one of them has found.
+    """
     from orchestrator.k8s.client.api import ClusterError
     from orchestrator.k8s.watching.causes import explain
-    from orchestrator.k8s.watching.picture import look
-    from orchestrator.k8s.watching.troubles import is_ready
+    from orchestrator.k8s.watching.picture import job_of, look
 
     found: tuple[str, float] = ("", -REMEMBER_SECONDS)
+    searching = threading.Lock()
 
     def find() -> str:
         nonlocal found
-        if time.monotonic() - found[1] < REMEMBER_SECONDS:
-            return found[0]
-        picture = look(api, sweep)
-        heads = [pod["metadata"]["name"] for pod in picture.of_type("head") if is_ready(pod)]
-        if not heads:
-            told = explain(picture)
-            why = f" {told.cause}." if told.cause else ""
-            raise ClusterError(f"sweep {sweep!r} has no head that is ready. {told.headline}{why}")
-        found = (heads[-1], time.monotonic())
-        return found[0]
+        with searching:
+            if time.monotonic() - found[1] < REMEMBER_SECONDS:
+                return found[0]
+            head = _ready_head(api, job_of(api, sweep))
+            if head is None:
+                told = explain(look(api, sweep))
+                why = f" {told.cause}." if told.cause else ""
+                raise ClusterError(f"sweep {sweep!r} has no head that is ready. {told.headline}{why}")
+            found = (head, time.monotonic())
+            return head
 
     return find
+
+
+def _ready_head(api: Api, job: dict[str, Any]) -> str | None:
+    """Name of the head pod of a RayJob's present (or last) attempt, if it is ready."""
+    from orchestrator.k8s.names import RAY_NODE_TYPE, of_ray_cluster
+    from orchestrator.k8s.watching.troubles import is_ready
+
+    ray_cluster = (job.get("status") or {}).get("rayClusterName")
+    if not ray_cluster:
+        return None
+    pods = api.list("Pod", labels=f"{of_ray_cluster(ray_cluster)},{RAY_NODE_TYPE}=head")
+    return next((pod["metadata"]["name"] for pod in reversed(pods) if is_ready(pod)), None)
 
 
 def _once(tell: Callable[[str], None]) -> Callable[[str], None]:
@@ -108,7 +124,8 @@ def _until_it_ends(api: Api, sweep: str, tell: Callable[[str], None]) -> None:
 
     while True:
         job = patiently(lambda: sweeps_in(api).get(sweep), tell, Patience())
-        if job is None or deployment_of(job) in ENDED:
+        # Until it is cleaned up, the dashboard tells of a launch that has ended too.
+        if job is None or (deployment_of(job) in ENDED and _ready_head(api, job) is None):
             tell("The launch has ended, and its dashboard with it.")
             return
         time.sleep(LOOK_SECONDS)

@@ -17,7 +17,11 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("sweep")
-@click.option("--follow/--no-follow", default=True, help="Go on until the launch has ended, over retries too.")
+@click.option(
+    "--follow/--no-follow",
+    default=True,
+    help="Go on until the launch (or, with --node, the pod) has ended; over retries too.",
+)
 @click.option(
     "--node",
     type=click.Choice(["submitter", "head", "worker"]),

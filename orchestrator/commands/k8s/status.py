@@ -33,13 +33,15 @@ def status(sweep: str | None, watch: bool, cluster: ConnectionChoice, as_json: b
     from orchestrator.k8s.client.api import connect
     from orchestrator.k8s.watching.launch_status import status_view
 
+    if watch and (as_json or sweep is None):
+        raise click.UsageError("--watch shows one SWEEP to people: give its name, and leave out --json")
     with user_errors():
         api = connect(cluster.connection())
         if sweep is None:
-            _list(api, as_json)
+            _list(api, cluster, as_json)
             return
         document = _read(api, sweep)
-        if watch and not as_json:
+        if watch:
             document = _watch(api, sweep, document)
     if as_json:
         print_json(document)
@@ -58,25 +60,27 @@ def _read(api: Api, sweep: str) -> dict[str, Any]:
     return status_document(picture, explain(picture), last_progress(api, picture))
 
 
-def _list(api: Api, as_json: bool) -> None:
+def _list(api: Api, cluster: ConnectionChoice, as_json: bool) -> None:
+    from orchestrator.commands.k8s.again import k8s_again, there_again
     from orchestrator.console import LOG, RESULTS, print_json, print_next
     from orchestrator.k8s.watching.causes import explain
     from orchestrator.k8s.watching.launch_status import status_document, sweeps_table
-    from orchestrator.k8s.watching.picture import picture_of, sweeps_in
+    from orchestrator.k8s.watching.picture import brief_picture_of, sweeps_in
 
     documents = []
     for sweep, job in sweeps_in(api).items():
-        picture = picture_of(api, sweep, job)
+        picture = brief_picture_of(api, sweep, job)
         documents.append(status_document(picture, explain(picture)))
     if as_json:
         print_json({"namespace": api.namespace, "sweeps": documents})
         return
     if not documents:
         LOG.print(f"No sweep in the namespace {api.namespace!r} of {api.host}.", markup=False)
-        print_next("bo-sweep launch digits-grid --on k8s")
+        print_next(there_again(cluster, "launch", "digits-grid", "--on", "k8s"))
         return
     RESULTS.print(sweeps_table(documents))
-    print_next(f"bo-sweep k8s status {documents[-1]['sweep']}")
+    first = next((document for document in documents if document["cause"]), documents[-1])
+    print_next(k8s_again("status", first["sweep"], cluster))
 
 
 def _watch(api: Api, sweep: str, document: dict[str, Any]) -> dict[str, Any]:
@@ -90,7 +94,9 @@ def _watch(api: Api, sweep: str, document: dict[str, Any]) -> dict[str, Any]:
         try:
             return patiently(lambda: _read(api, sweep), lambda words: LOG.print(words, markup=False), Patience())
         except ValueError:  # it was there a moment ago
-            return document | {"state": "deleted", "headline": "Deleted; results stay.", "cause": "", "remedy": ""}
+            gone = {"workers": document["workers"] | {"ready": 0, "pods": []}, "head": None, "submitter": None}
+            words = {"headline": "Deleted; results stay.", "cause": "", "remedy": "", "details": []}
+            return document | gone | words | {"state": "deleted"}
 
     return watch(
         document,
@@ -103,7 +109,8 @@ def _watch(api: Api, sweep: str, document: dict[str, Any]) -> dict[str, Any]:
 
 
 def _print_next(document: dict[str, Any], cluster: ConnectionChoice) -> None:
-    from orchestrator.commands.k8s.again import k8s_again
+    from orchestrator.commands.k8s.again import k8s_again, there_again
+    from orchestrator.commands.options import again
     from orchestrator.console import print_next
 
     sweep, state, storage = document["sweep"], document["state"], document["storage"]
@@ -111,7 +118,7 @@ def _print_next(document: dict[str, Any], cluster: ConnectionChoice) -> None:
     if state in ("queued", "waiting", "pulling", "starting"):
         commands.insert(0, f"{k8s_again('status', sweep, cluster)} --watch")
     if storage and "://" in storage:
-        commands.append(f"bo-sweep status {sweep} --storage {storage}")
-    elif state != "deleted":
-        commands.append(f"bo-sweep fetch {sweep} --to results")
+        commands.append(again("status", sweep, storage))
+    else:
+        commands.append(there_again(cluster, "fetch", sweep, "--on", "k8s", "--to", "results"))
     print_next(*commands)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Literal
@@ -130,6 +131,7 @@ def _underway(picture: Picture) -> Explanation:
     attempt, job = _attempt(picture), str(picture.status.get("jobStatus") or "")
     if job == "RUNNING":
         started = (picture.status.get("rayJobInfo") or {}).get("startTime") or picture.status.get("startTime")
+        troubles = ordered([*troubles, *_unanswered(picture)])
         return _told("running", f"Running for {_ago(picture, started)}{attempt}, {of}.", troubles, picture)
     if job in ("SUCCEEDED", "FAILED", "STOPPED"):
         return _told("running", f"Ending{attempt}: Ray says {job.lower()}, its pods follow.", [], picture)
@@ -145,6 +147,14 @@ def _underway(picture: Picture) -> Explanation:
     else:
         what = "the head starts" if heads else "the operator makes the Ray cluster"
     return _told("starting", f"Starting{since}{attempt}: {what}, {of}.", troubles, picture)
+
+
+def _unanswered(picture: Picture) -> Iterator[Trouble]:
+    """That the head does not answer the operator, which gives up after some minutes."""
+    since = picture.status.get("jobStatusCheckFailureStartTime")
+    if since:
+        text = f"the head has not answered KubeRay's operator for {_ago(picture, since)}"
+        yield Trouble("unready", "head", text, "wait: after 5 minutes KubeRay gives it up; then launch again")
 
 
 def _told(state: State, headline: str, troubles: list[Trouble], picture: Picture) -> Explanation:

@@ -15,6 +15,8 @@ CHUNK = 16 * 1024
 POLL_SECONDS = 0.2
 HALF_CLOSED_SECONDS = 10.0
 """A client that sends no more may still wait for an answer; the protocol has no word for that: so long it may wait."""
+PING_SECONDS = 30.0
+"""A connection on which nothing was said for so long is pinged: load balancers cut those that are silent for longer."""
 STUCK_SECONDS = 60.0
 """A message that has begun has come by then, or the connection is dead."""
 DATA, ERROR = 0, 1
@@ -42,6 +44,9 @@ def relay(local: socket.socket, remote: Any, closing: threading.Event) -> str:
                 last = time.monotonic()
             elif not sends and time.monotonic() - last > HALF_CLOSED_SECONDS:
                 return problem
+            elif sends and time.monotonic() - last > PING_SECONDS:
+                remote.ping()
+                last = time.monotonic()
             if remote.sock in writable:
                 remote.send_binary(bytes([DATA]) + to_remote)
                 to_remote = b""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -76,8 +77,9 @@ class Tunnel:
         self._closing.set()
         self._acceptor.join(CLOSE_SECONDS)
         self._server.close()
+        end = time.monotonic() + CLOSE_SECONDS
         for connection in list(self._connections):
-            connection.join(CLOSE_SECONDS)
+            connection.join(max(0.0, end - time.monotonic()))
 
     def _accept(self) -> None:
         while not self._closing.is_set():
@@ -97,7 +99,7 @@ class Tunnel:
                 remote = open_websocket(self._api, self._find_pod(), self._port)
                 with contextlib.closing(remote):
                     problem = relay(local, remote, self._closing)
-            except ConnectionError as error:
+            except (ConnectionError, ValueError) as error:  # ValueError: what was to be found is there no more
                 problem = str(error)
             if problem:
                 self.problem = problem
