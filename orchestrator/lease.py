@@ -77,7 +77,8 @@ class Lease:
         storage: the sweep's folder.
         progress: asked at every beat for what `status` shows of the launch.
         on_loss: called once, from the beating thread, when another launch has taken over.
-        patient: wait until it is known whether a launch on another host, which may have died, still lives.
+        patient: wait until it is known whether a launch on another host, which may have died (perhaps while it was
+            waiting itself), still lives.
     """
 
     def __init__(
@@ -112,7 +113,7 @@ class Lease:
                 return self
             self._storage.delete(self._claim.path)
             rival, beat = next((each for each in rivals if each[0].holding), rivals[0])
-            if rival.holding and self._patient and beats.setdefault(rival.claim_id, beat) == beat:
+            if self._patient and beats.setdefault(rival.claim_id, beat) == beat:
                 time.sleep(LOOK_SECONDS)
                 continue
             tries += 1

@@ -202,6 +202,22 @@ def test_a_file_that_cannot_be_read_is_an_error_and_one_that_changes_is_no_muddl
         connection.close()
 
 
+def test_large_files_come_without_a_silence_in_which_they_are_hashed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(file_server, "HASHED_BYTES", 4)
+    monkeypatch.setattr(file_server, "CHUNK_BYTES", 3)
+    with served_here(tmp_path / "claim") as address:
+        for content in (b"four", b"and more"):
+            (tmp_path / "claim" / "a").write_bytes(content)
+            connection = http.client.HTTPConnection(address.removeprefix("http://"), timeout=PATIENCE_SECONDS)
+            connection.request("GET", "/file?path=a")
+            response = connection.getresponse()
+            assert (response.getheader("Content-Digest") is not None) == (len(content) == 4)
+            connection.close()
+            assert ClaimStorage(address, "claim results").read("a") == content
+
+
 def _io_error(file: BinaryIO) -> str:
     raise OSError(errno.EIO, os.strerror(errno.EIO))
 

@@ -95,6 +95,16 @@ def test_a_patient_launch_takes_over_from_a_silent_one_and_gives_way_to_one_that
         living.join()
 
 
+def test_a_patient_launch_outlasts_one_that_died_while_it_came(
+    storage: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "LOOK_SECONDS", 0.05)
+    monkeypatch.setattr(module, "TRIES", 1)
+    foreign_claim(storage, seconds_old=module.DEAD_SECONDS - 0.5, holding=False)
+    with Lease(storage, patient=True):
+        assert len(storage.list("lease")) == 1
+
+
 def test_a_killed_launch_of_this_host_is_replaced_at_once(storage: Storage, tmp_path: Path) -> None:
     code = (
         "import sys, time\nfrom orchestrator.lease import Lease\nfrom orchestrator.storage import open_storage\n"

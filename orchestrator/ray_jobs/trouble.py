@@ -44,7 +44,8 @@ def _token_trouble(address: str, text: str) -> str:
         what = "asks for a token, and none was sent"
     return (
         f"the cluster at {address} {what}. Set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN to what `ray get-auth-token` "
-        "prints on its head (or keep it in ~/.ray/auth_token)"
+        "prints on its head (or keep it in ~/.ray/auth_token). What a proxy before it asks for goes into "
+        'RAY_JOB_HEADERS, as JSON: {"X-Name": "value"}'
     )
 
 

@@ -4,7 +4,7 @@
 
     GET /list?folder=F       {"files": [{"path": ..., "size": bytes, "modified": seconds}]}   those directly in it
     GET /folders?folder=F    {"folders": [...]}
-    GET, HEAD /file?path=P   the content, with its SHA-256 in Content-Digest (RFC 9530)
+    GET, HEAD /file?path=P   the content; up to HASHED_BYTES with its SHA-256 in Content-Digest (RFC 9530)
 
 It listens on the loopback interface only: a port-forward reaches it, which the cluster's access rules govern, and
 nothing else does. Nothing outside the root is served, whatever a path or a symbolic link says. As in `Storage`, names
@@ -33,6 +33,9 @@ from urllib.parse import parse_qs, urlsplit
 IDLE_MINUTES = 10.0
 """Without a request for so long, the client is gone."""
 CHUNK_BYTES = 1 << 20
+HASHED_BYTES = 32 << 20
+"""Larger files come without a digest: while it was made on slow storage, no byte would come, and what forwards the port
+may take that for the end. Parts of a ledger have digests in their names, and the connection is checked by TLS."""
 
 
 class FileServer(ThreadingHTTPServer):
@@ -148,14 +151,17 @@ class _Handler(BaseHTTPRequestHandler):
             state = os.fstat(handle)
             if not stat.S_ISREG(state.st_mode):
                 raise _RefusedError(404, "no such file")
-            digest = "" if self.command == "HEAD" else _sha256(file)  # before the status: it may fail
+            content = self.command != "HEAD"
+            digest = (
+                _sha256(file) if content and state.st_size <= HASHED_BYTES else ""
+            )  # before the status: it may fail
             self.send_response(200)
             self.send_header("Content-Type", "application/octet-stream")
             self.send_header("Content-Length", str(state.st_size))
             if digest:
                 self.send_header("Content-Digest", f"sha-256=:{digest}:")
             self.end_headers()
-            if digest:
+            if content:
                 file.seek(0)
                 self._send_content(file, state.st_size)
 
