@@ -12,7 +12,7 @@ import yaml
 from click.testing import CliRunner, Result
 
 from orchestrator.commands.k8s.doctor import doctor
-from orchestrator.k8s.doctor.quotas import amount_of
+from orchestrator.k8s.values import amount_of
 from tests.cluster_scenes import IMAGE, Item, rayjob
 from tests.kubernetes_api import FakeCluster
 

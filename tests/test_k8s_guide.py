@@ -15,9 +15,9 @@ import yaml
 
 from orchestrator.cli import main
 from orchestrator.entry_point import LaunchRequest
-from orchestrator.k8s.profile import bytes_of
 from orchestrator.k8s.profiles import load_profile
 from orchestrator.k8s.rendering.manifests import render
+from orchestrator.k8s.values import amount_of
 from search_spaces.catalog import load_space
 from tests.kubernetes_api.kinds import BY_NAME
 from tests.kubernetes_api.validation import check
@@ -99,8 +99,8 @@ def test_the_cluster_that_the_guide_asks_for_holds_the_digits_and_the_object_sto
     pods = [*pod_templates(rayjob), server["spec"]["template"]]
     asked = [pod["spec"]["containers"][0]["resources"]["requests"] for pod in pods]
     asked += [{"cpu": "950m", "memory": "290Mi"}, {"cpu": "100m", "memory": "512Mi"}]  # of kind, of KubeRay's operator
-    assert sum(bytes_of(one["cpu"]) for one in asked) <= int(said[1])
-    assert sum(bytes_of(one["memory"]) for one in asked) <= int(said[2]) * 1e9
+    assert sum(amount_of(one["cpu"]) for one in asked) <= int(said[1])
+    assert sum(amount_of(one["memory"]) for one in asked) <= int(said[2]) * 1e9
 
 
 def test_the_job_that_prepares_imagenet_writes_where_the_profile_prod_reads() -> None:

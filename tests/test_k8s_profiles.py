@@ -15,7 +15,6 @@ from click.testing import CliRunner, Result
 
 from orchestrator.commands.k8s.group import k8s
 from orchestrator.commands.k8s.options import ClusterChoice, ConnectionChoice
-from orchestrator.k8s.profile import bytes_of
 from orchestrator.k8s.profiles import EXAMPLE, ProfileError, load_profile, profile_names, profiles_file
 from orchestrator.k8s.rendering.manifests import render
 from search_spaces.explain import apply_override
@@ -178,16 +177,6 @@ def test_bad_values_get_one_message(arguments: tuple[list[Any], dict[str, Any]],
     for part in parts:
         assert part in str(refused.value)
     assert "VALUE" not in str(refused.value)
-
-
-@pytest.mark.parametrize(
-    ("quantity", "amount"),
-    [("5", 5), ("1.5G", 1.5e9), ("900Gi", 900 * 2**30), ("500m", 0.5), ("1e3", 1000), ("2E", 2e18), ("1Ki", 1024)],
-)
-def test_quantities_of_kubernetes_are_read_as_kubernetes_does(quantity: str, amount: float) -> None:
-    assert bytes_of(quantity) == pytest.approx(amount)
-    with pytest.raises(ValueError, match="is no quantity"):
-        bytes_of(f"{quantity}x")
 
 
 @pytest.mark.parametrize("image", ["bo-sweep:dev", "localhost:5000/bo-sweep:dev", "a.example.org/b_c/d--e:0.1.0_x"])

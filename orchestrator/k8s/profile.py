@@ -2,73 +2,23 @@
 
 from __future__ import annotations
 
-import json
 import re
 from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, BeforeValidator, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from orchestrator.budget import parse_duration
-from orchestrator.k8s.names import DNS_SUBDOMAIN, OWN_LABELS, label_problems, secrets_in
+from orchestrator.k8s.names import OWN_LABELS, label_problems, secrets_in
+from orchestrator.k8s.values import Duration, Labels, Name, Size, Text, amount_of
 from search_spaces.frozen import Frozen
 
-SIZE = re.compile(r"[0-9]+(\.[0-9]+)?([kMGTP]|[KMGTP]i)?")
-LEAST_SIZE_BYTES = 2**20
 DNS_LABEL = r"^[a-z0-9]([a-z0-9-]*[a-z0-9])?$"
 DIGEST = re.compile(r"@sha256:[0-9a-f]{64}$")
 IMAGE_NAME = re.compile(
     r"([A-Za-z0-9.-]+(:[0-9]+)?/)?[a-z0-9]+([._-]+[a-z0-9]+)*(/[a-z0-9]+([._-]+[a-z0-9]+)*)*"
     r"(:[A-Za-z0-9_][A-Za-z0-9_.-]{0,127})?(@sha256:[0-9a-f]{64})?"
 )
-MOST_SECONDS = 2**31 - 1
-"""KubeRay keeps times in 32 bits."""
 LEAST_HEAD_MEMORY = "2Gi"
-
-
-def bytes_of(quantity: str) -> float:
-    """A quantity of Kubernetes in bytes (or units): `900Gi`, `1.5G`, `500m`, `1e3`. Raises ValueError."""
-    parts = re.fullmatch(r"([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+|[numkMGTPE]|[KMGTPE]i)?", quantity)
-    if parts is None:
-        raise ValueError(f"{quantity!r} is no quantity of Kubernetes: write for example 900Gi or 500Mi")
-    number, unit = float(parts[1]), parts[2] or ""
-    if len(unit) > 1 and unit[0] in "eE":
-        return number * 10.0 ** int(unit[1:])
-    if unit in ("n", "u", "m"):
-        return number * 10.0 ** -{"n": 9, "u": 6, "m": 3}[unit]
-    power = " KMGTPE".index(unit[0].upper()) if unit else 0
-    return number * (1024.0 if unit.endswith("i") else 1000.0) ** power
-
-
-def _size(text: str) -> str:
-    if not SIZE.fullmatch(text):
-        raise ValueError(f"{text!r} is no quantity of Kubernetes for bytes: write for example 900Gi or 500Mi")
-    if bytes_of(text) < LEAST_SIZE_BYTES:
-        raise ValueError(f"{text!r} is {bytes_of(text):g} bytes: write for example 900Gi or 500Mi")
-    return text
-
-
-def _text(value: object) -> object:
-    """As it is, but for what YAML makes of texts without quotes, and --cluster-set of keys with dots."""
-    if isinstance(value, bool | int | float):
-        raise ValueError(f"{json.dumps(value)} is no text in YAML: write {json.dumps(json.dumps(value))}")
-    if isinstance(value, dict):
-        raise ValueError("a section where a text should be; keys with dots are given within braces: {a.b/c: d}")
-    return value
-
-
-def _duration(text: str) -> str:
-    if parse_duration(text) > MOST_SECONDS:
-        raise ValueError(f"{text!r} is longer than KubeRay counts: at most {MOST_SECONDS // 86400}d")
-    return text
-
-
-Size = Annotated[str, AfterValidator(_size)]
-"""Bytes, as Kubernetes writes them: 900Gi."""
-Duration = Annotated[str, AfterValidator(_duration)]
-"""As on the command line: 90s, 30m, 1.5h, 2d."""
-Name = Annotated[str, Field(pattern=f"^{DNS_SUBDOMAIN}$", max_length=253)]
-Text = Annotated[str, BeforeValidator(_text)]
-Labels = dict[str, Text]
 
 
 class Toleration(Frozen):
@@ -118,11 +68,11 @@ class Workers(Frozen):
         problems = []
         if self.gpu_product and not self.gpus:
             problems.append(f"gpu_product {self.gpu_product!r} without GPUs: give `gpus`, how many each node has")
-        if self.object_store_gb * 1e9 > bytes_of(self.shared_memory):
+        if self.object_store_gb * 1e9 > amount_of(self.shared_memory):
             problems.append(
                 f"object_store_gb {self.object_store_gb:g} does not fit into shared_memory {self.shared_memory}"
             )
-        if bytes_of(self.shared_memory) > bytes_of(self.memory):
+        if amount_of(self.shared_memory) > amount_of(self.memory):
             problems.append(f"shared_memory {self.shared_memory} is part of memory, which is only {self.memory}")
         if problems:
             raise ValueError("; ".join(problems))
@@ -143,7 +93,7 @@ class Head(Frozen):
     @field_validator("memory")
     @classmethod
     def _enough(cls, memory: str) -> str:
-        if bytes_of(memory) < bytes_of(LEAST_HEAD_MEMORY):
+        if amount_of(memory) < amount_of(LEAST_HEAD_MEMORY):
             raise ValueError(f"{memory} is too little for Ray's head and the launch: give {LEAST_HEAD_MEMORY} or more")
         return memory
 
@@ -330,8 +280,3 @@ class ClusterProfile(Frozen):
     def with_defaults(self, ray_version: str) -> ClusterProfile:
         """The same with the version of Ray filled in."""
         return self if self.ray_version else self.model_copy(update={"ray_version": ray_version})
-
-
-def seconds_of(duration: str) -> int:
-    """A duration in whole seconds, at least 1."""
-    return max(1, round(parse_duration(duration)))

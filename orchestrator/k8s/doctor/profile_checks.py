@@ -7,9 +7,10 @@ from collections import Counter
 from orchestrator.checks.finding import Finding, failed, ok, skipped, warning
 from orchestrator.k8s.client.api import Api, ForbiddenError, NotFoundError
 from orchestrator.k8s.client.resources import KUEUE
-from orchestrator.k8s.doctor.quotas import amount_of, applies, needs_of
+from orchestrator.k8s.doctor.quotas import applies, needs_of
 from orchestrator.k8s.profile import ClusterProfile
 from orchestrator.k8s.submitting.node_check import GPU_PRODUCT, GPUS, check_nodes
+from orchestrator.k8s.values import amount_of
 from orchestrator.k8s.watching.observed import labels_of
 
 

@@ -2,27 +2,14 @@
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 from orchestrator.k8s.profile import ClusterProfile
 from orchestrator.k8s.rendering.pods import SUBMITTER_RESOURCES
+from orchestrator.k8s.values import amount_of
 
-_FACTORS = {"n": 1e-9, "u": 1e-6, "m": 1e-3, "": 1.0, "k": 1e3, "Ki": 2.0**10} | {
-    f"{letter}{binary}": (1024.0 if binary else 1000.0) ** power
-    for power, letter in enumerate("MGTPE", 2)
-    for binary in ("", "i")
-}
 _OUTSIDE = ("Terminating", "BestEffort", "CrossNamespacePodAffinity")
 """Scopes that our pods are never in: they have requests, no deadline of their own, and look at their own namespace."""
-
-
-def amount_of(quantity: str) -> float:
-    """A quantity as servers write it: 8, 500m, 900Gi, 12e6. Raises ValueError for what is none."""
-    found = re.fullmatch(r"([+-]?[0-9.]+)(?:([eE][+-]?[0-9]+)|([numkMGTPE]?i?))", quantity)
-    if found is None or (found[3] or "") not in _FACTORS:
-        raise ValueError(f"{quantity!r} is no quantity of Kubernetes")
-    return float(f"{found[1]}{found[2] or ''}") * _FACTORS[found[3] or ""]
 
 
 def applies(quota: dict[str, Any], priority_class: str | None) -> bool:

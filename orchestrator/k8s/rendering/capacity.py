@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from orchestrator.k8s.profile import ClusterProfile, bytes_of
+from orchestrator.k8s.profile import ClusterProfile
+from orchestrator.k8s.values import amount_of
 from orchestrator.slots import Hardware, count_slots, process_bytes
 from search_spaces.memory import run_bytes
 from search_spaces.runs import Run, expand
@@ -23,7 +24,7 @@ def capacity(
         ValueError: (RatioError, CellError) a space that has no such runs.
     """
     workers = profile.workers
-    node = Hardware(workers.cpus, workers.gpus, bytes_of(workers.memory) / workers.cpus)
+    node = Hardware(workers.cpus, workers.gpus, amount_of(workers.memory) / workers.cpus)
     by_shape: dict[Shape, list[Run]] = {}
     for run in {(run.width, run.samples): run for run in expand(space)}.values():
         by_shape.setdefault(shape_for(run, space.resources), []).append(run)

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from orchestrator.k8s.profile import ClusterProfile, seconds_of
+from orchestrator.k8s.profile import ClusterProfile
 from orchestrator.k8s.rendering.mounts import Mounts
 from orchestrator.k8s.rendering.pods import head_template, submitter_template, worker_template
+from orchestrator.k8s.values import seconds_of
 from search_spaces.dataset_choice import DatasetChoice
 
 API_VERSION = "ray.io/v1"

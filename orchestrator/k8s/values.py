@@ -1,0 +1,67 @@
+"""Values of a cluster's profile: sizes, times, names and texts as Kubernetes takes them and as YAML gives them."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Annotated
+
+from pydantic import AfterValidator, BeforeValidator, Field
+
+from orchestrator.budget import parse_duration
+from orchestrator.k8s.names import DNS_SUBDOMAIN
+
+SIZE = re.compile(r"[0-9]+(\.[0-9]+)?([kMGTP]|[KMGTP]i)?")
+LEAST_SIZE_BYTES = 2**20
+_FACTORS = {"n": 1e-9, "u": 1e-6, "m": 1e-3, "": 1.0, "k": 1e3, "Ki": 2.0**10} | {
+    f"{letter}{binary}": (1024.0 if binary else 1000.0) ** power
+    for power, letter in enumerate("MGTPE", 2)
+    for binary in ("", "i")
+}
+MOST_SECONDS = 2**31 - 1
+"""KubeRay keeps times in 32 bits."""
+
+
+def amount_of(quantity: str) -> float:
+    """A quantity as Kubernetes writes it: 8, 500m, 900Gi, 12e6. Raises ValueError for what is none."""
+    found = re.fullmatch(r"([+-]?[0-9.]+)(?:([eE][+-]?[0-9]+)|([numkMGTPE]?i?))", quantity)
+    if found is None or (found[3] or "") not in _FACTORS:
+        raise ValueError(f"{quantity!r} is no quantity of Kubernetes: write for example 900Gi or 500m")
+    return float(f"{found[1]}{found[2] or ''}") * _FACTORS[found[3] or ""]
+
+
+def seconds_of(duration: str) -> int:
+    """A duration in whole seconds, at least 1."""
+    return max(1, round(parse_duration(duration)))
+
+
+def _size(text: str) -> str:
+    if not SIZE.fullmatch(text):
+        raise ValueError(f"{text!r} is no quantity of Kubernetes for bytes: write for example 900Gi or 500Mi")
+    if amount_of(text) < LEAST_SIZE_BYTES:
+        raise ValueError(f"{text!r} is {amount_of(text):g} bytes: write for example 900Gi or 500Mi")
+    return text
+
+
+def _text(value: object) -> object:
+    """As it is, but for what YAML makes of texts without quotes, and --cluster-set of keys with dots."""
+    if isinstance(value, bool | int | float):
+        raise ValueError(f"{json.dumps(value)} is no text in YAML: write {json.dumps(json.dumps(value))}")
+    if isinstance(value, dict):
+        raise ValueError("a section where a text should be; keys with dots are given within braces: {a.b/c: d}")
+    return value
+
+
+def _duration(text: str) -> str:
+    if parse_duration(text) > MOST_SECONDS:
+        raise ValueError(f"{text!r} is longer than KubeRay counts: at most {MOST_SECONDS // 86400}d")
+    return text
+
+
+Size = Annotated[str, AfterValidator(_size)]
+"""Bytes, as Kubernetes writes them: 900Gi."""
+Duration = Annotated[str, AfterValidator(_duration)]
+"""As on the command line: 90s, 30m, 1.5h, 2d."""
+Name = Annotated[str, Field(pattern=f"^{DNS_SUBDOMAIN}$", max_length=253)]
+Text = Annotated[str, BeforeValidator(_text)]
+Labels = dict[str, Text]
