@@ -220,6 +220,31 @@ def test_an_ended_job_is_made_anew_unless_the_ledger_is_complete(cluster: FakeCl
     assert submitted(launch(complete=None)).state == "replaced"  # cannot be read from here: the job will tell
 
 
+def test_who_may_not_delete_an_ended_job_is_told_before_anything_is_written(
+    cluster: FakeCluster, launch: Launcher
+) -> None:
+    cluster.change("RayJob", launch().manifests.name, status=ENDED)
+    cluster.requests.clear()
+    cluster.forbid("delete", "rayjobs")
+    for how in ("server", None):
+        with pytest.raises(ClusterError, match="alice may not delete rayjobs"):
+            launch(complete=False, dry_run=how)
+    assert cluster.changes == []
+
+
+def test_the_ledger_is_not_read_where_the_cluster_cannot_run_the_sweep(cluster: FakeCluster, launch: Launcher) -> None:
+    manifests = launch(dry_run="client").manifests
+
+    def refuse() -> list[str]:
+        raise ClusterError("no secret")
+
+    def read() -> bool:
+        pytest.fail("the ledger was read")
+
+    with pytest.raises(ClusterError, match="no secret"):
+        submit(launch.api, manifests, check=refuse, ledger_complete=read)
+
+
 def test_a_complete_sweep_submits_nothing(cluster: FakeCluster, launch: Launcher) -> None:
     made = submitted(launch(complete=True))
     assert made.state == "complete"

@@ -59,7 +59,7 @@ def gate(cluster: FakeCluster) -> Any:
 
         body = await _body(request)
         cluster.requests.append(Request(request.method, request.path, dict(request.query), body))
-        dry_run = request.query.get("dryRun") == "All"
+        dry_run = cluster.requests[-1].dry_run
         fault = next((each for each in cluster.faults if each.takes(request.method, request.path, dry_run)), None)
         try:
             if fault is not None and fault.kind == "drop":
@@ -244,6 +244,7 @@ class Routes:
             options = body or dict(query)  # the real server, too, reads the query only where there is no body
             propagation = options.get("propagationPolicy") or "Background"
             uid = (options.get("preconditions") or {}).get("uid")
+            dry_run = options.get("dryRun") in ("All", ["All"])
             return web.json_response(writer.delete(kind, target.namespace, name, propagation, uid=uid, dry_run=dry_run))
         if request.method == "PATCH" and name and request.content_type == "application/apply-patch+yaml":
             if not query.get("fieldManager"):

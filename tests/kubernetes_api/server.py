@@ -35,7 +35,8 @@ class Request:
 
     @property
     def dry_run(self) -> bool:
-        return self.query.get("dryRun") == "All"
+        options = self.body if self.method == "DELETE" and self.body else {}
+        return self.query.get("dryRun") == "All" or options.get("dryRun") == ["All"]
 
     @property
     def writes(self) -> bool:

@@ -223,7 +223,15 @@ class Api:
             repeatable=False,
         )
 
-    def delete(self, kind: str, name: str, *, propagation: str = "Background", uid: str | None = None) -> bool:
+    def delete(
+        self,
+        kind: str,
+        name: str,
+        *,
+        propagation: str = "Background",
+        uid: str | None = None,
+        dry_run: bool = False,
+    ) -> bool:
         """Delete an object and what belongs to it; False where there was none.
 
         With propagation "Foreground" it stays until what belongs to it is gone. With `uid` only that very object is
@@ -231,13 +239,15 @@ class Api:
         """
         resource = resource_type(kind)
         # All in the body: a server that gets one takes no heed of the query.
-        options = {"apiVersion": "v1", "kind": "DeleteOptions", "propagationPolicy": propagation}
+        options: Manifest = {"apiVersion": "v1", "kind": "DeleteOptions", "propagationPolicy": propagation}
+        options |= {"preconditions": {"uid": uid}} if uid else {}
+        options |= {"dryRun": ["All"]} if dry_run else {}
         sent: builtins.list[int] = []
         try:
             self._transport.json(
                 "DELETE",
                 self._path(resource, name),
-                body=options | ({"preconditions": {"uid": uid}} if uid else {}),
+                body=options,
                 asked=f"delete {kind} {name}",
                 resource=resource,
                 sent=sent,

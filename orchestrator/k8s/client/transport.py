@@ -93,6 +93,8 @@ class Transport:
             except ApiException as error:
                 if error.status == 401 and not renewed and self._renewed(credentials, asked):
                     renewed = True
+                    if sent:
+                        sent.pop()  # it was certainly not carried out
                     continue
                 failure, again, at_least = self._refused(error, asked, resource)
                 again = again and (repeatable or error.status == 429)

@@ -73,12 +73,15 @@ def submit(
     there = _look(api, manifests, check)
     if there is not None and _goes_on(there):
         return _attached(api, config, there, only_try=only_try)
+    notes = tuple(check())  # before the ledger, which may be read through a pod
     if ledger_complete():
         return Submitted(manifests.name, "complete", ("the ledger has all runs: nothing to submit",))
-    notes = tuple(check())
     # A server that has the ConfigMap of an ended job accepts the same again: one dry run serves both cases.
     setup_notes = apply_setup(api, manifests.setup, dry_run=True)
     dry_run(api, manifests.job if there is None else [config])
+    if there is not None and not _is_leaving(there):
+        with contextlib.suppress(ConflictError):  # another launch has just put one in its place
+            api.delete("RayJob", manifests.name, uid=there["metadata"]["uid"], dry_run=True)
     if not only_try:
         try:
             apply_setup(api, manifests.setup, dry_run=False)
