@@ -151,6 +151,20 @@ PODS_IN_TROUBLE: list[tuple[str, Item, list[Item], list[str], str]] = [
         ["'imagenet' is not there"],
         "data.claim",
     ),
+    (
+        "GPU nodes for the head",
+        unscheduled(HEAD, "0/3 nodes are available: 3 node(s) had untolerated taint {nvidia.com/gpu: present}."),
+        [],
+        ["3 of 3 nodes are kept for pods with GPUs"],
+        "the head belongs on a node without GPUs",
+    ),
+    (
+        "taint and head",
+        unscheduled(HEAD, "0/3 nodes are available: 3 node(s) had untolerated taint {dedicated: ml}."),
+        [],
+        ["which it does not tolerate"],
+        "to head.tolerations",
+    ),
     ("full nodes", unscheduled(WORKER, "0/3 nodes are available: 3 Too many pods."), [], ["as many pods"], "wait"),
     (
         "spread",

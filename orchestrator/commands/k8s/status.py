@@ -12,7 +12,8 @@ from orchestrator.commands.options import json_option, user_errors
 if TYPE_CHECKING:
     from orchestrator.k8s.client.api import Api
 
-WATCH_SECONDS = 2.0
+WATCH_SECONDS = 5.0
+"""A look is half a dozen requests, among them for all events of the namespace."""
 ENDED = ("done", "stopped", "failed", "deleted")
 
 

@@ -73,11 +73,10 @@ def _of_pod_event(event: Event, role: str) -> Trouble | None:
     if reason == "Failed" and message.startswith("Error: ") and not message.startswith(("Error: Err", "Error: Image")):
         return not_started(role, message.removeprefix("Error: "))
     if reason == "FailedScheduling":
-        part = "head" if role == "head" else "workers"
-        found = obstacles(message)
+        found = obstacles(message, role)
         if found:
             text = f"no node took the {role}: {'; '.join(dict.fromkeys(obstacle.text for obstacle in found))}"
-            return Trouble(found[0].kind, role, text.replace("{role}", part), found[0].remedy.replace("{role}", part))
+            return Trouble(found[0].kind, role, text, found[0].remedy)
     if reason in ("FailedMount", "FailedAttachVolume"):
         return mount_trouble(role, message)
     return None

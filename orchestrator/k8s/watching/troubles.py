@@ -90,7 +90,7 @@ def _of_pod(pod: Manifest, role: str, events: list[Event], now: datetime, head_i
 def _unscheduled(
     role: str, pod: Manifest, scheduled: Manifest, events: list[Event], now: datetime
 ) -> Iterator[Trouble]:
-    part, message = "head" if role == "head" else "workers", scheduled.get("message") or ""
+    message = scheduled.get("message") or ""
     if (scaling := _scaling(role, events, now)) is not None:
         yield scaling
         return
@@ -103,19 +103,14 @@ def _unscheduled(
             "queue", role, f"the {role} waits for its admission by Kueue", "wait, or see kubectl get workloads"
         )
         return
-    found = obstacles(message)
+    found = obstacles(message, role)
     if not found:
         text = f"no node takes the {role}: {message or 'the scheduler has not said why'}"
         yield Trouble("capacity", role, text, "kubectl describe pod tells more")
         return
     text = "; ".join(dict.fromkeys(obstacle.text for obstacle in found))
     remedy = ". Or ".join(dict.fromkeys(obstacle.remedy for obstacle in found[:2] if obstacle.kind != "node"))
-    yield Trouble(
-        found[0].kind,
-        role,
-        f"no node takes the {role}: {text}".replace("{role}", part),
-        (remedy or found[0].remedy).replace("{role}", part),
-    )
+    yield Trouble(found[0].kind, role, f"no node takes the {role}: {text}", remedy or found[0].remedy)
 
 
 def _scaling(role: str, events: list[Event], now: datetime) -> Trouble | None:

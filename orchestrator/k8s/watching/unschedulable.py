@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 Kind = Literal["claim", "capacity", "taint", "selector", "node"]
 
 SYSTEM_TAINTS = ("node-role.kubernetes.io/", "node.kubernetes.io/", "node.cloudprovider.kubernetes.io/")
 """Of control planes and of nodes that are not well: never what a sweep is to tolerate."""
+GPU_RESOURCE = "nvidia.com/gpu"
 UNITS = {"nvidia.com/gpu": "GPUs", "cpu": "CPUs", "memory": "memory", "ephemeral-storage": "local disk"}
 KEYS = {
     "nvidia.com/gpu": "workers.gpus",
@@ -26,7 +27,7 @@ class Obstacle:
     Attributes:
         kind: "claim" is a volume that is missing or unbound, and "node" a node that takes no pods at present.
         text: in words, how many nodes included.
-        remedy: what to change; `{role}` stands for the part of the profile ("head" or "workers").
+        remedy: what to change.
     """
 
     kind: Kind
@@ -37,22 +38,25 @@ class Obstacle:
 ORDER: tuple[Kind, ...] = ("claim", "capacity", "taint", "selector", "node")
 
 
-def obstacles(message: str) -> list[Obstacle]:
+def obstacles(message: str, role: str = "worker") -> list[Obstacle]:
     """Read a message like "0/5 nodes are available: 2 Insufficient cpu, 3 node(s) had untolerated taint {...}".
 
     They come in the order in which they should be looked at. A volume that is not there keeps a pod from every node.
     Of each node the scheduler tells the first obstacle only, taints before labels before capacity, so those that lack
-    capacity are nearest to taking it. Empty where nothing is understood.
+    capacity are nearest to taking it. Empty where nothing is understood. `role` is that of the pod, for remedies: the
+    submitter goes where the head goes.
     """
+    settings = "workers" if role == "worker" else "head"
     body = re.split(r"\s*(?:preemption:|no new claims to deallocate)", message)[0]
     total, _, reasons = body.partition(" nodes are available: ")
     count = total.rpartition("/")[2] if reasons else ""
     parts = re.split(r", (?=\d+ )|\.(?:\s|$)", reasons or body)
-    found = [obstacle for part in parts if (obstacle := _obstacle(part.strip(), count)) is not None]
+    found = [obstacle for part in parts if (obstacle := _obstacle(part.strip(), count, role)) is not None]
+    found = [replace(obstacle, remedy=obstacle.remedy.replace("{role}", settings)) for obstacle in found]
     return sorted(found, key=lambda obstacle: ORDER.index(obstacle.kind))
 
 
-def _obstacle(part: str, of: str) -> Obstacle | None:
+def _obstacle(part: str, of: str, role: str) -> Obstacle | None:
     number = re.match(r"(\d+) ", part)
     nodes = f"{number[1]} of {of} nodes" if number and of else "nodes"
     if (claim := _claim(part, nodes)) is not None:
@@ -67,10 +71,10 @@ def _obstacle(part: str, of: str) -> Obstacle | None:
     if "anti-affinity" in part or "topology spread" in part:
         return Obstacle("capacity", f"{nodes} hold a pod of this sweep already", "wait, or set fewer workers.nodes")
     if "untolerated taint" in part:
-        return _taint(part, nodes)
+        return _taint(part, nodes, role)
     if "affinity" in part or "selector" in part:
         remedy = "compare {role}.node_selector and workers.gpu_product with kubectl get nodes --show-labels"
-        return Obstacle("selector", f"{nodes} lack the labels that {{role}} ask for", remedy)
+        return Obstacle("selector", f"{nodes} lack the labels that it asks for", remedy)
     if "unschedulable" in part or "not ready" in part:
         return Obstacle("node", f"{nodes} are cordoned or not ready", "an administrator looks at kubectl get nodes")
     return None
@@ -89,16 +93,19 @@ def _claim(part: str, nodes: str) -> Obstacle | None:
     return None
 
 
-def _taint(part: str, nodes: str) -> Obstacle:
+def _taint(part: str, nodes: str, role: str) -> Obstacle:
     """Of `node(s) had untolerated taint {key: value}`; newer schedulers leave the taint out."""
     named = re.search(r"\{([^}]*)\}", part)
     if named is None:
-        text = f"{nodes} have taints that {{role}} do not tolerate"
+        text = f"{nodes} have taints that it does not tolerate"
         return Obstacle("taint", text, "kubectl describe nodes tells the taints: add them to {role}.tolerations")
     key, _, value = (word.strip() for word in named[1].partition(":"))
     if key.startswith(SYSTEM_TAINTS):
         text = f"{nodes} take no pods at present ({key})"
         return Obstacle("node", text, "an administrator looks at kubectl get nodes")
+    if key == GPU_RESOURCE and role != "worker":
+        remedy = f"the {role} belongs on a node without GPUs: an administrator adds one"
+        return Obstacle("taint", f"{nodes} are kept for pods with GPUs (taint {key})", remedy)
     wanted = f"{{key: {key}, value: {value}}}" if value else f"{{key: {key}, operator: Exists}}"
-    text = f"{nodes} have the taint {key}{f'={value}' if value else ''}, which {{role}} do not tolerate"
+    text = f"{nodes} have the taint {key}{f'={value}' if value else ''}, which it does not tolerate"
     return Obstacle("taint", text, f"add {wanted} to {{role}}.tolerations")
