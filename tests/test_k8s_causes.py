@@ -497,6 +497,20 @@ def test_a_worker_that_does_not_reach_a_ready_head_is_told_but_one_that_waits_fo
     assert explain(picture(rayjob(), READY_HEAD, fresh)).cause == ""
 
 
+def test_nobody_is_in_trouble_because_ray_has_just_started() -> None:
+    since = [
+        {"type": "PodScheduled", "status": "True"},
+        {"type": "Ready", "status": "True", "lastTransitionTime": stamp(10)},
+    ]
+    assert explain(picture(rayjob(), pod(HEAD, conditions=since), WAITS_FOR_HEAD)).cause == ""
+    unhealthy = event("Unhealthy", "Readiness probe failed", HEAD, count=7)
+    unready: Item = {"conditions": [{"type": "Ready", "status": "False"}]}
+    for ago, cause in ((20, False), (400, True)):
+        started = container("ray-head", running={"startedAt": stamp(ago)})
+        told = explain(picture(rayjob(), pod(HEAD, containerStatuses=started, **unready), events=(unhealthy,)))
+        assert bool(told.cause) is cause
+
+
 def test_an_image_that_is_being_pulled_is_a_state_of_its_own() -> None:
     pulls = event("Pulling", "Pulling image", HEAD, ago=40)
     assert explain(picture(rayjob(), pod(HEAD, "Pending"), events=(pulls,))).state == "pulling"

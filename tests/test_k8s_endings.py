@@ -171,7 +171,7 @@ def test_a_failure_is_told_in_words_with_what_lies_behind_it(told: Any, parts: l
 
 def test_evidence_of_an_attempt_survives_its_pods() -> None:
     lost = event("TaintManagerEviction", "Marking for deletion Pod", HEAD, ago=500)
-    for job in (rayjob("Retrying", "", failed=1), rayjob("", "", failed=1, startTime=stamp(900))):
+    for job in (rayjob("Retrying", "", failed=1, age=900), rayjob("", "", failed=1, startTime=stamp(900))):
         told = explain(picture(job, events=(lost,)))
         assert told.state == "retrying"
         assert "attempt 1 of 3 failed" in told.headline
@@ -179,7 +179,17 @@ def test_evidence_of_an_attempt_survives_its_pods() -> None:
     told = explain(picture(rayjob("Running", "RUNNING", failed=1), pod(), events=(lost,)))
     assert (told.state, told.cause) == ("running", "")
     assert "attempt 2 of 3" in told.headline
-    assert "The attempt before: the node of the head went away" in told.details[0]
+    assert "An attempt before: the node of the head went away" in told.details[0]
+
+
+def test_of_an_attempt_that_failed_nothing_is_told_that_happened_to_one_before() -> None:
+    lost = event("TaintManagerEviction", "Marking for deletion Pod", HEAD, ago=900)
+    assert explain(picture(rayjob("Retrying", "", failed=2, age=500), events=(lost,))).cause == ""
+    condition = {"type": "ReplicaFailure", "status": "True", "reason": "FailedCreateWorkerPod", "message": "no room"}
+    made = {"metadata": {"name": CLUSTER}, "status": {"conditions": [condition]}}
+    told = explain(picture(rayjob("Initializing", failed=1), pod(), cluster=made))
+    assert "no room" in told.cause
+    assert told.details == ()
 
 
 def test_while_the_operator_still_says_why_it_retries_that_is_told() -> None:

@@ -309,6 +309,21 @@ def test_a_log_that_breaks_off_is_no_reason_for_a_status_to_fail(cluster: FakeCl
     assert last_progress(api, look(api, SWEEP)) == ""
 
 
+def test_the_end_of_a_submitter_is_not_taken_for_the_end_of_an_attempt(cluster: FakeCluster, api: Api) -> None:
+    log_of(cluster, SUBMITTER).write("Stopped before the end: --max-gpu-hours 5.")
+    assert last_progress(api, look(api, SWEEP)).startswith("Stopped before the end")
+    end(cluster)
+    job = cluster.item("RayJob", JOB)
+    assert job is not None
+    told: list[str] = []
+    reader = reading(launch_lines(api, job, tell=told.append, patience=HASTY))
+    looks = len(cluster.requests)
+    wait_for(lambda: len(cluster.requests) > looks + 8)
+    cluster.put(rayjob("Complete", "SUCCEEDED"))
+    reader.join()
+    assert told == []
+
+
 def test_output_that_went_with_its_pod_is_told_to_be_gone(cluster: FakeCluster, api: Api) -> None:
     cluster.remove("Pod", SUBMITTER)
     cluster.put(rayjob("Complete", "SUCCEEDED"))

@@ -101,7 +101,7 @@ def _retrying(picture: Picture) -> Explanation:
     failed = int(picture.status.get("failed") or 0)
     headline = f"Retrying: attempt {failed} of {picture.attempts} failed, the next is being prepared."
     # In this state the operator first keeps the reason of the failure, and then forgets it.
-    troubles = past_troubles(picture, picture.events)
+    troubles = past_troubles(picture, events_of_attempt(picture))
     if picture.status.get("reason"):
         end = ending(picture, troubles)
         return Explanation("retrying", headline, _sentence(end.cause or end.headline), end.remedy, end.details)
@@ -125,7 +125,7 @@ def _new(picture: Picture) -> Explanation:
 
 
 def _underway(picture: Picture) -> Explanation:
-    troubles = ordered([*creation_troubles(picture, events_of_attempt(picture)), *pod_troubles(picture)])
+    troubles = ordered([*creation_troubles(events_of_attempt(picture), picture.cluster), *pod_troubles(picture)])
     heads, workers = picture.of_type("head"), picture.of_type("worker")
     of = f"{sum(map(is_ready, workers))} of {picture.wanted_workers} workers ready"
     attempt, job = _attempt(picture), str(picture.status.get("jobStatus") or "")
@@ -160,14 +160,16 @@ def _unanswered(picture: Picture) -> Iterator[Trouble]:
 def _told(state: State, headline: str, troubles: list[Trouble], picture: Picture) -> Explanation:
     """With the first trouble as the cause, and the failure of the attempt before among the details."""
     earlier = past_troubles(picture, earlier_events(picture)) if picture.attempt > 1 else []
-    before = (f"The attempt before: {earlier[0].line}",) if earlier else ()
+    before = (f"An attempt before: {earlier[0].line}",) if earlier else ()
     cause, remedy, details = _first(troubles)
     return Explanation(state, headline, cause, remedy, (*details, *before))
 
 
 def _all_known(picture: Picture) -> list[Trouble]:
     """Troubles of pods that are there and of those that are gone; what both tell of is told once."""
-    return ordered(dict.fromkeys([*pod_troubles(picture), *past_troubles(picture, events_of_attempt(picture))]))
+    events = events_of_attempt(picture)
+    not_made = creation_troubles(events, picture.cluster)
+    return ordered(dict.fromkeys([*not_made, *pod_troubles(picture), *past_troubles(picture, events)]))
 
 
 def _first(troubles: list[Trouble]) -> tuple[str, str, tuple[str, ...]]:

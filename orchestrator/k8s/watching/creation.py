@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from orchestrator.k8s.watching.observed import Event, Picture
+from orchestrator.k8s.watching.observed import Event, Manifest
 from orchestrator.k8s.watching.trouble import Trouble
 
 FAILED = {
@@ -29,8 +29,8 @@ MOST_SAID = 500
 INVALID = ("InvalidRayClusterSpec", "InvalidRayClusterMetadata", "InvalidRayJobSpec", "InvalidRayJobMetadata")
 
 
-def creation_troubles(picture: Picture, events: tuple[Event, ...]) -> Iterator[Trouble]:
-    """Of pods that are wanted and not there, by events (those of one attempt) and the RayCluster's condition."""
+def creation_troubles(events: tuple[Event, ...], cluster: Manifest | None = None) -> Iterator[Trouble]:
+    """Of pods that are wanted and not there, by events of an attempt and the condition of its RayCluster."""
     for event in events:
         if event.reason in INVALID and "spec warning" not in event.message:  # it warns under the same name
             text = f"KubeRay refuses the specification: {event.message}"
@@ -41,7 +41,7 @@ def creation_troubles(picture: Picture, events: tuple[Event, ...]) -> Iterator[T
             failing.pop(MADE[event.reason], None)
         elif event.reason in FAILED:
             failing[FAILED[event.reason]] = event.message
-    conditions = ((picture.cluster or {}).get("status") or {}).get("conditions") or []
+    conditions = ((cluster or {}).get("status") or {}).get("conditions") or []
     for condition in conditions:
         if condition.get("type") == "ReplicaFailure" and condition.get("status") == "True" and condition.get("message"):
             failing.setdefault("head" if "Head" in condition.get("reason", "") else "worker", condition["message"])

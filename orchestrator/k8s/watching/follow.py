@@ -15,9 +15,11 @@ from orchestrator.k8s.watching.patience import Patience, patiently
 from orchestrator.k8s.watching.picture import submitters_of
 
 PROGRESS_LINES = 50
-PROGRESS = re.compile(r"\b\d+/\d+ runs\b")
+PROGRESS = re.compile(r"\b\d+/\d+ runs\b|^Stopped before the end")
 PROGRESS_SECONDS = 5.0
 """How long a status waits for the node of the submitter, which may be the one that is lost."""
+FIRST = "Waiting for the launch to be handed to Ray (bo-sweep k8s status tells how far it is)."
+NEXT = "Waiting for the next attempt."
 GONE = "There is no output any more: it went with the submitter's pod. Results stay where they are."
 
 
@@ -38,7 +40,7 @@ def launch_lines(
         ClusterError: logs may not be read, or the cluster did not answer for long.
     """
     patience = patience or Patience()
-    name, seen, told = job["metadata"]["name"], set[str](), False
+    name, seen, told = job["metadata"]["name"], set[str](), ""
     outputs: dict[str, Output] = {}
     while True:
         # Read before its pods are: one that has ended then has no pod to come.
@@ -56,9 +58,11 @@ def launch_lines(
             tell(GONE if has_ended else "There is no output yet: no submitter has started.")
         if has_ended or not follow:
             return
-        if not new and not told:
-            tell("Waiting for the launch to be handed to Ray." if not seen else "Waiting for the next attempt.")
-        told = not new
+        # A submitter that has ended is followed by the end of the launch, or by another attempt.
+        waits = FIRST if not seen else NEXT if current and deployment_of(current) != "Running" else told
+        if not new and waits != told:
+            tell(waits)
+        told = "" if new else waits
         patience.sleep(patience.poll_seconds)
 
 
@@ -144,7 +148,7 @@ def _followed(
 
 
 def last_progress(api: Api, picture: Picture) -> str:
-    """The last line of a launch's output that tells how far it is ("12/63 runs ..."), or ''."""
+    """The last line of a launch's output that tells how far it is or has come ("12/63 runs ..."), or ''."""
     if not picture.submitters:
         return ""
     submitter = picture.submitters[-1]

@@ -40,7 +40,7 @@ def earlier_events(picture: Picture) -> tuple[Event, ...]:
 
 def past_troubles(picture: Picture, events: tuple[Event, ...]) -> list[Trouble]:
     """Troubles that events tell of, the most telling first. Empty where they were fine, or are forgotten."""
-    found = list(creation_troubles(picture, events))
+    found = list(creation_troubles(events))
     of_pods: dict[tuple[str, str], Trouble] = {}
     for event in events:
         if event.kind == "Pod":

@@ -18,6 +18,8 @@ RECENT = timedelta(minutes=15)
 """How long a container that died counts, although its pod is well again."""
 GCS_PATIENCE = timedelta(minutes=2)
 """A worker that waits for the head so long, while the head is ready, does not reach it."""
+START_PATIENCE = timedelta(minutes=1)
+"""How long Ray may not answer after its container was started."""
 SCALE_UP_PATIENCE = timedelta(minutes=10)
 
 
@@ -25,7 +27,7 @@ def pod_troubles(picture: Picture) -> list[Trouble]:
     """Troubles of the pods that are there, the most telling first, pods that share one counted together."""
     found: list[Trouble] = []
     unbound = _why_unbound(picture)
-    head_is_ready = any(is_ready(pod) for pod in picture.of_type("head"))
+    head_ready = max((_became(pod, "Ready") for pod in picture.of_type("head") if is_ready(pod)), default=None)
     for role, pods in (
         ("head", picture.of_type("head")),
         ("worker", picture.of_type("worker")),
@@ -33,7 +35,7 @@ def pod_troubles(picture: Picture) -> list[Trouble]:
     ):
         for pod in pods:
             events = [event for event in picture.events if event.name == pod["metadata"]["name"]]
-            found += _of_pod(pod, role, events, picture.now, head_is_ready)
+            found += _of_pod(pod, role, events, picture.now, head_ready)
     return ordered(
         replace(trouble, text=f"{trouble.text}{unbound}") if "is not bound" in trouble.text else trouble
         for trouble in found
@@ -55,8 +57,10 @@ def is_ready(pod: Manifest) -> bool:
     return _condition(pod, "Ready").get("status") == "True"
 
 
-def _of_pod(pod: Manifest, role: str, events: list[Event], now: datetime, head_is_ready: bool) -> Iterator[Trouble]:
-    """Of one pod: where it is in its life decides what can be wrong."""
+def _of_pod(
+    pod: Manifest, role: str, events: list[Event], now: datetime, head_ready: datetime | None
+) -> Iterator[Trouble]:
+    """Of one pod: where it is in its life decides what can be wrong. `head_ready` says since when the head is."""
     status = pod.get("status") or {}
     phase = status.get("phase") or "Pending"
     scheduled = _condition(pod, "PodScheduled")
@@ -78,13 +82,13 @@ def _of_pod(pod: Manifest, role: str, events: list[Event], now: datetime, head_i
     waiting = list(container_troubles(pod, role, events, now, RECENT))
     yield from waiting
     if phase == "Pending" and not waiting:
-        yield from _not_started(pod, role, events, now, head_is_ready)
+        yield from _not_started(pod, role, events, now, head_ready)
     if phase == "Failed" and not waiting and status.get("reason"):
         said = _short(status.get("message") or "")
         text = f"the {role} failed ({status['reason']}{f': {said}' if said else ''})"
         yield Trouble("crash", role, text, "kubectl describe pod tells more")
     if phase == "Running" and not waiting and not is_ready(pod):
-        yield from _unready(role, pod, events)
+        yield from _unready(role, pod, events, now)
 
 
 def _unscheduled(
@@ -133,7 +137,7 @@ def _scaling(role: str, events: list[Event], now: datetime) -> Trouble | None:
 
 
 def _not_started(
-    pod: Manifest, role: str, events: list[Event], now: datetime, head_is_ready: bool
+    pod: Manifest, role: str, events: list[Event], now: datetime, head_ready: datetime | None
 ) -> Iterator[Trouble]:
     """Scheduled, no container in trouble, and yet not running: volumes, network, or waiting for the head."""
     last = {event.reason: event for event in events if event.warning}
@@ -145,13 +149,14 @@ def _not_started(
         text = f"the node cannot set up the network of the {role}: {_short(last['FailedCreatePodSandBox'].message)}"
         yield Trouble("node", role, text, "an administrator looks at the node (kubectl describe pod names it)")
     for container in (pod.get("status") or {}).get("initContainerStatuses") or []:
-        running = (container.get("state") or {}).get("running")
-        started = time_of((running or {}).get("startedAt"))
-        if container.get("name") == "wait-gcs-ready" and started and head_is_ready and now - started > GCS_PATIENCE:
+        started = _runs_since(container)
+        if container.get("name") != "wait-gcs-ready" or started is None or head_ready is None:
+            continue
+        if now - (in_vain := max(started, head_ready)) > GCS_PATIENCE:
             yield Trouble(
                 "network",
                 role,
-                f"the {role} does not reach the head, which is ready, for {duration((now - started).total_seconds())}",
+                f"the {role} does not reach the head, which is ready, for {duration((now - in_vain).total_seconds())}",
                 "a NetworkPolicy or the DNS may stand between them: kubectl get networkpolicy; "
                 "ours allows it (bo-sweep k8s render SPACE --only setup)",
             )
@@ -178,11 +183,15 @@ def mount_trouble(role: str, message: str) -> Trouble:
     return Trouble("mount", role, text, "kubectl describe pvc tells more (results.claim, data.claim)")
 
 
-def _unready(role: str, pod: Manifest, events: list[Event]) -> Iterator[Trouble]:
+def _unready(role: str, pod: Manifest, events: list[Event], now: datetime) -> Iterator[Trouble]:
     # A node that is silent tells nothing of its pods: their conditions are all that changes, for five minutes.
     if any(event.reason == "NodeNotReady" and event.last >= _became(pod, "Ready") for event in events):
         yield _silent_node(role, pod)
         return
+    statuses = (pod.get("status") or {}).get("containerStatuses") or []
+    started = max((since for status in statuses if (since := _runs_since(status))), default=None)
+    if started is not None and now - started < START_PATIENCE:
+        return  # Ray takes its time to start, and is asked meanwhile
     probes = [event for event in events if event.reason == "Unhealthy" and event.count >= 3]
     if probes:
         said = _short(probes[-1].message)
@@ -217,6 +226,11 @@ def _why_unbound(picture: Picture) -> str:
         and event.name not in bound
     }
     return f" ({'; '.join(said.values())})" if said else ""
+
+
+def _runs_since(container: Manifest) -> datetime | None:
+    """When a container that runs was started, by its status."""
+    return time_of(((container.get("state") or {}).get("running") or {}).get("startedAt"))
 
 
 def _short(message: str, characters: int = 300) -> str:
