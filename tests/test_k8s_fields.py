@@ -84,7 +84,9 @@ def test_the_head_has_no_work_and_stays_where_it_is() -> None:
         "nvidia.com/gpu.present",  # by the GPU operator
         "nvidia.com/gpu.product",  # by feature discovery, which the device plugin's chart brings
     }
-    left = unwanted(pods_of(rendered(head={"on_gpu_nodes": True}))["head"])
+    on_gpu_nodes = pods_of(rendered(head={"on_gpu_nodes": True}))["head"]
+    assert on_gpu_nodes["tolerations"] == [{"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}]
+    left = unwanted(on_gpu_nodes)
     assert "karpenter.sh/capacity-type" in left
     assert not [key for key in left if "gpu." in key or "accelerator" in key or "gpu-name" in key]
 

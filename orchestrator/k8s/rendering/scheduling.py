@@ -8,6 +8,8 @@ from orchestrator.k8s.names import COMPONENT, INSTANCE, NAME, PRODUCT
 from orchestrator.k8s.profile import ClusterProfile, Toleration
 
 GPU_RESOURCE = "nvidia.com/gpu"
+GPU_TAINT = Toleration(key=GPU_RESOURCE, operator="Exists", effect="NoSchedule")
+"""Tolerates what usually keeps pods without GPUs away from nodes that have some."""
 GPU_PRODUCT = "nvidia.com/gpu.product"
 """Node label of NVIDIA's feature discovery."""
 GPU_PRESENT = "nvidia.com/gpu.present"
@@ -38,15 +40,17 @@ STAY = {
 
 def head_scheduling(profile: ClusterProfile) -> dict[str, Any]:
     """Fields of a pod that must stay, and wants no GPU: never on spot nodes, nor (unless it may) on nodes with GPUs."""
-    gpus = not profile.head.on_gpu_nodes
-    values = SPOT_LABELS | ({GPU_PRESENT: ["true"]} if gpus else {})
-    expressions = [{"key": key, "operator": "NotIn", "values": values} for key, values in sorted(values.items())]
-    expressions += [{"key": key, "operator": "DoesNotExist"} for key in GPU_LABELS if gpus]
+    head = profile.head
+    unwanted = SPOT_LABELS | ({} if head.on_gpu_nodes else {GPU_PRESENT: ["true"]})
+    expressions = [{"key": key, "operator": "NotIn", "values": values} for key, values in sorted(unwanted.items())]
+    if not head.on_gpu_nodes:
+        expressions += [{"key": key, "operator": "DoesNotExist"} for key in GPU_LABELS]
     required = {"nodeSelectorTerms": [{"matchExpressions": expressions}]}
+    tolerations = dict.fromkeys([*([GPU_TAINT] if head.on_gpu_nodes else []), *head.tolerations])
     return _fields(
-        node_selector=profile.head.node_selector,
+        node_selector=head.node_selector,
         affinity={"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": required}},
-        tolerations=[_toleration(one) for one in profile.head.tolerations],
+        tolerations=[_toleration(one) for one in tolerations],
     )
 
 
@@ -61,7 +65,7 @@ def worker_scheduling(profile: ClusterProfile, sweep: str) -> dict[str, Any]:
         wish = {"weight": 100, "podAffinityTerm": apart}
         rule = {"preferredDuringSchedulingIgnoredDuringExecution": [wish]}
     product = {GPU_PRODUCT: workers.gpu_product} if workers.gpu_product else {}
-    gpus = [Toleration(key=GPU_RESOURCE, operator="Exists", effect="NoSchedule")] if workers.gpus else []
+    gpus = [GPU_TAINT] if workers.gpus else []
     tolerations = dict.fromkeys([*gpus, *workers.tolerations, *(spot.tolerations if spot else ())])
     return _fields(
         node_selector=workers.node_selector | (spot.node_selector if spot else {}) | product,
