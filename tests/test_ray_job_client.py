@@ -109,6 +109,19 @@ def test_what_a_proxy_asks_for_goes_with_all_requests(api: JobApi, monkeypatch: 
     assert (told.exit_code, "RAY_JOB_HEADERS" in told.stderr, "vision" in told.stderr) == (2, True, False)
 
 
+@pytest.mark.parametrize(
+    "address", ["http://", "ray://", "http://head:dashboard", "http://[::1", "http://a..b:1", "auto"]
+)
+def test_what_is_no_address_is_told_at_once(address: str) -> None:
+    told = run("jobs", "list", "--address", address)
+    assert (told.exit_code, "http://head:8265" in told.stderr) == (2, True), told.stderr
+
+
+def test_a_password_is_not_shown(api: JobApi) -> None:
+    told = run("jobs", "list", "--address", api.address.replace("://", "://ann:very-secret@"))
+    assert (told.exit_code, "very-secret" in told.output, "RAY_JOB_HEADERS" in told.stderr) == (2, False, True)
+
+
 def test_a_certificate_file_that_is_not_there_is_told(api: JobApi, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", "/nowhere/authority.pem")
     told = run("jobs", "list", "--address", api.address.replace("http", "https"))
@@ -117,6 +130,7 @@ def test_a_certificate_file_that_is_not_there_is_told(api: JobApi, monkeypatch: 
     assert "REQUESTS_CA_BUNDLE" in told.stderr
 
 
+@pytest.mark.filterwarnings("ignore:ssl=None:DeprecationWarning")  # Ray's, of aiohttp
 def test_a_log_is_shown_where_websockets_do_not_get_through(api: JobApi, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(logs, "AGAIN_SECONDS", 0.0)
     monkeypatch.setattr(logs, "LOOK_SECONDS", 0.0)

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from functools import partial
 from importlib import metadata
 from typing import Any
+from urllib.parse import urlsplit
 
 from orchestrator.ray_jobs.trouble import RayJobError, told
 from orchestrator.ray_jobs.wheel import DISTRIBUTION
@@ -75,11 +76,7 @@ def connect(address: str) -> RayCluster:
         ValueError: an address of another kind, or Ray's job API is not installed here; RAY_JOB_HEADERS is no JSON.
         RayJobError: nothing answers, or no dashboard; no token or a wrong one; a Ray that is too old.
     """
-    if not takes_jobs(address):
-        raise ValueError(
-            f"--address {address!r} is not where jobs are sent: give that of the dashboard, http://head:8265, or of "
-            "Ray Client, ray://head:10001"
-        )
+    _check_address(address)
     client = partial(_client_class(), verify=_authority(), headers=_headers())
     for name in TALKATIVE:
         logging.getLogger(name).setLevel(logging.WARNING)
@@ -92,6 +89,27 @@ def connect(address: str) -> RayCluster:
         cluster = RayCluster(address, _reached(client, address))
     _check_version(cluster)
     return cluster
+
+
+def _check_address(address: str) -> None:
+    """Raise ValueError for what cannot be one, or holds a password: addresses are shown in commands and logs."""
+    try:
+        parts = urlsplit(address)
+        fits = takes_jobs(address) and bool(parts.hostname) and "" not in f"{parts.hostname}".rstrip(".").split(".")
+        with_password = parts.password is not None
+        _ = parts.port
+    except ValueError:
+        fits, with_password = False, False
+    if with_password:
+        raise ValueError(
+            "--address must not hold a password: it is shown in commands and logs. Put it into "
+            f'{HEADERS_VARIABLE}, as JSON: {{"Authorization": "Basic ..."}}'
+        )
+    if not fits:
+        raise ValueError(
+            f"--address {address!r} is not where jobs are sent: give that of the dashboard, http://head:8265, or of "
+            "Ray Client, ray://head:10001"
+        )
 
 
 def _reached(client: Any, address: str) -> Any:
