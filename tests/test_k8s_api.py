@@ -420,6 +420,14 @@ def test_apply_is_repeatable_and_a_dry_run_leaves_nothing(cluster: FakeCluster, 
     assert {request.query["fieldValidation"] for request in cluster.requests} == {"Strict"}
 
 
+def test_an_immutable_config_map_is_not_changed(cluster: FakeCluster, api: Api) -> None:
+    api.apply({**CONFIG, "immutable": True})
+    owned = {**CONFIG["metadata"], "labels": {"a": "c"}}  # type: ignore[dict-item]
+    assert api.apply({**CONFIG, "immutable": True, "metadata": owned})["metadata"]["labels"] == {"a": "c"}
+    with pytest.raises(RejectedError, match="data: Forbidden: field is immutable"):
+        api.apply({**CONFIG, "immutable": True, "data": {"k": "w"}})
+
+
 def test_a_field_of_another_manager_is_a_conflict_that_names_both(cluster: FakeCluster, api: Api) -> None:
     api.apply(RAYJOB)
     other = {"spec": {"entrypoint": "false"}}

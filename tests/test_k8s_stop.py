@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
+from orchestrator.cli import main
 from orchestrator.k8s.client.api import Api, ConflictError, Connection, connect
 from orchestrator.k8s.names import sweep_labels
 from orchestrator.k8s.watching import stop as stopping
@@ -34,6 +36,16 @@ def rayjob(**status: Any) -> dict[str, Any]:
         "spec": {"entrypoint": "true", "backoffLimit": 2},
         "status": status,
     }
+
+
+def test_ctrl_c_ends_with_the_code_of_what_was_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("orchestrator.k8s.client.api.connect", interrupted)
+    for command in ("stop", "delete"):
+        result = CliRunner().invoke(main, ["k8s", command, "grid"])
+        assert (result.exit_code, result.stderr) == (3, "\nStopped.\n")
 
 
 @pytest.mark.parametrize(

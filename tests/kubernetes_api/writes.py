@@ -131,6 +131,11 @@ def _check_immutable(kind: Kind, name: str, before: Item | None, after: Item) ->
     if kind.name == "PersistentVolumeClaim" and before is not None and before.get("spec") != after.get("spec"):
         message = "Forbidden: spec is immutable after creation except resources.requests for bound claims"
         raise failures.invalid(kind, name, [("spec", message)])
+    if kind.name == "ConfigMap" and before is not None and before.get("immutable"):
+        frozen = [field for field in ("data", "binaryData", "immutable") if before.get(field) != after.get(field)]
+        if frozen:
+            message = "Forbidden: field is immutable when `immutable` is set"
+            raise failures.invalid(kind, name, [(field, message) for field in frozen])
 
 
 def _merged(item: Any, patch: Any) -> Any:
