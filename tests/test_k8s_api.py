@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -149,6 +150,24 @@ def test_a_failing_plugin_for_credentials_is_told_with_its_own_words(
         connect(Connection(path))
     assert capfd.readouterr() == ("", "")
     assert cluster.requests == []
+
+
+def test_on_a_terminal_a_failing_plugin_speaks_for_itself(
+    cluster: FakeCluster, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = cluster.kubeconfig(tmp_path / "kubeconfig")
+    document = yaml.safe_load(path.read_text())
+    plugin = {"command": "sh", "args": ["-c", "echo run login >&2; exit 1"]}
+    document["users"][0]["user"] = {"exec": {"apiVersion": "client.authentication.k8s.io/v1", **plugin}}
+    path.write_text(yaml.safe_dump(document))
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    with Path(os.devnull).open() as nothing:
+        monkeypatch.setattr(sys, "stdin", nothing)
+        with pytest.raises(
+            ClusterError, match=r"no credentials .*: the plugin for credentials has failed; what it said"
+        ):
+            connect(Connection(path))
+    assert capfd.readouterr().err == "run login\n"
 
 
 def test_rejected_credentials_are_told_without_being_shown(cluster: FakeCluster, tmp_path: Path) -> None:

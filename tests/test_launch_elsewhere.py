@@ -116,6 +116,16 @@ def test_the_next_command_asks_for_the_same_launch(
     assert cluster.requests == []
 
 
+def test_another_launch_of_the_sweep_is_refused_with_the_command_that_ends_it(
+    launch: Callable[..., Result], cluster: FakeCluster
+) -> None:
+    launch()
+    result = launch("--seeds", "5", "--profile", "lab", "--namespace", "default")
+    assert result.exit_code == 4
+    assert "(bo-sweep k8s stop digits-grid --profile lab --namespace default)" in result.stderr
+    assert len(cluster.names("RayJob")) == 1
+
+
 def test_a_complete_sweep_submits_nothing(
     launch: Callable[..., Result], cluster: FakeCluster, results: Storage
 ) -> None:

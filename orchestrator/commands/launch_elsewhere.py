@@ -35,6 +35,7 @@ class Commands:
     same: str
     go_on: str
     status: str
+    stop: str
     logs: str
     fetch: str
 
@@ -86,11 +87,14 @@ def _commands(request: LaunchRequest, given: AsGiven, cluster: ClusterChoice, ku
     launch += request.options_to_go_on()
     places = ("--profile", "--context", "--namespace")
     reach = [part for name, value in cluster.given if name in places for part in (name, value)] + file
-    status, logs = (shlex.join(["bo-sweep", "k8s", name, request.sweep, *reach]) for name in ("status", "logs"))
+    status, stop, logs = (
+        shlex.join(["bo-sweep", "k8s", name, request.sweep, *reach]) for name in ("status", "stop", "logs")
+    )
     return Commands(
         same=shlex.join([*launch, *_budgets(request)]),
         go_on=shlex.join(launch),
         status=status,
+        stop=stop,
         logs=logs,
         fetch=shlex.join(["bo-sweep", "fetch", request.sweep, "--on", "k8s", "--to", "fetched", *reach]),
     )
@@ -112,6 +116,7 @@ def _launched(
     from orchestrator.commands.k8s.options import connection_of
     from orchestrator.console import LOG, print_next
     from orchestrator.k8s.launch import launch_on_kubernetes
+    from orchestrator.k8s.submitting.submission import OtherJobError
 
     try:
         return launch_on_kubernetes(
@@ -121,6 +126,10 @@ def _launched(
             dry_run=cast(Literal["client", "server"] | None, dry_run),
             ledger_complete=lambda api: None if dry_run else _complete(request, api, profile),
         )
+    except OtherJobError as error:
+        # The library does not know by which options the cluster was reached; without them it might stop another's.
+        plain = f"bo-sweep k8s stop {request.sweep}"
+        raise OtherJobError(str(error).replace(plain, commands.stop)) from error
     except KeyboardInterrupt as interrupted:
         LOG.print(f"\nStopped: {str(interrupted) or 'nothing was submitted'}.", markup=False)
         print_next(commands.same)
