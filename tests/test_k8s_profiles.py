@@ -161,7 +161,10 @@ def test_all_problems_of_a_profile_come_with_keys_and_what_is_allowed(file: Path
             ["endpoint must be", "keys are in results.secret"],
         ),
         ((["gpus", ["results={url: 'gs://b', secret: s}"]], {}), ["results.secret go with s3://", "annotations"]),
-        ((["lab", ["results.claim=a..b"]], {}), ["results.claim"]),
+        ((["lab", ["results.claim=a..b"]], {}), ["results.claim: 'a..b' must hold only a-z 0-9 - ., starting"]),
+        ((["lab"], {"namespace": "My_Sweeps"}), ["namespace: 'My_Sweeps' must hold only a-z 0-9 -, starting"]),
+        ((["lab", ["ray_version=latest"]], {}), ["ray_version: 'latest' must be a version such as 2.60.0"]),
+        ((["lab", ["wandb={secret: a, key: b c}"]], {}), ["wandb.key: 'b c' must be a key of a secret"]),
         ((["gpus", ["data={host_path: /a/../b}"]], {}), ["data.host_path must be an absolute path without .."]),
         (
             (["lab", ["workers.tolerations=[{key: a, operator: Exists, tolerationSeconds: 5}]"]], {}),

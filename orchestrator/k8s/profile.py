@@ -3,16 +3,26 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Literal, Self
+from typing import Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
 from orchestrator.budget import parse_duration
 from orchestrator.k8s.names import OWN_LABELS, label_problems, secrets_in
-from orchestrator.k8s.values import Duration, Labels, Name, Size, Text, amount_of
+from orchestrator.k8s.values import (
+    Duration,
+    Labels,
+    Name,
+    Namespace,
+    SecretValue,
+    Size,
+    Text,
+    Variable,
+    Version,
+    amount_of,
+)
 from search_spaces.frozen import Frozen
 
-DNS_LABEL = r"^[a-z0-9]([a-z0-9-]*[a-z0-9])?$"
 DIGEST = re.compile(r"@sha256:[0-9a-f]{64}$")
 IMAGE_NAME = re.compile(
     r"([A-Za-z0-9.-]+(:[0-9]+)?/)?[a-z0-9]+([._-]+[a-z0-9]+)*(/[a-z0-9]+([._-]+[a-z0-9]+)*)*"
@@ -183,7 +193,7 @@ class SecretKey(Frozen):
     """One value of a secret."""
 
     secret: Name
-    key: Annotated[str, Field(pattern=r"^[-._a-zA-Z0-9]+$")]
+    key: SecretValue
 
 
 class Submitters(Frozen):
@@ -201,12 +211,12 @@ class ClusterProfile(Frozen):
 
     context: str | None = None
     """Of the kubeconfig; None for the current one."""
-    namespace: Annotated[str, Field(pattern=DNS_LABEL, max_length=63)] = "default"
+    namespace: Namespace = "default"
     image: str = Field(min_length=1)
     """Holds this version of bo-sweep; pinned by digest (name@sha256:...) unless `unpinned_image` is true."""
     unpinned_image: bool = False
     """For trying out: a tag may come to mean another image in the midst of a sweep."""
-    ray_version: Annotated[str, Field(pattern=r"^[0-9]+\.[0-9]+\.[0-9]+$")] | None = None
+    ray_version: Version | None = None
     """Of the image; None for the version that is installed here."""
     image_pull_secrets: tuple[Name, ...] = ()
     service_account: Name = "bo-sweep"
@@ -221,7 +231,7 @@ class ClusterProfile(Frozen):
     results: Results
     data: Data | None = None
     wandb: SecretKey | None = None
-    env: dict[Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")], Text] = Field(default_factory=dict)
+    env: dict[Variable, Text] = Field(default_factory=dict)
     """More environment for head and workers. No secrets: it is readable by all who may read the job."""
     labels: Labels = Field(default_factory=dict)
     """More labels, for accounting."""

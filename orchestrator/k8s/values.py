@@ -52,6 +52,17 @@ def _text(value: object) -> object:
     return value
 
 
+def _matching(pattern: str, rule: str) -> AfterValidator:
+    """Takes texts that match as a whole; `rule` says in words what they must."""
+
+    def check(text: str) -> str:
+        if not re.fullmatch(pattern, text):
+            raise ValueError(f"{text!r} must {rule}")
+        return text
+
+    return AfterValidator(check)
+
+
 def _duration(text: str) -> str:
     if parse_duration(text) > MOST_SECONDS:
         raise ValueError(f"{text!r} is longer than KubeRay counts: at most {MOST_SECONDS // 86400}d")
@@ -62,6 +73,15 @@ Size = Annotated[str, AfterValidator(_size)]
 """Bytes, as Kubernetes writes them: 900Gi."""
 Duration = Annotated[str, AfterValidator(_duration)]
 """As on the command line: 90s, 30m, 1.5h, 2d."""
-Name = Annotated[str, Field(pattern=f"^{DNS_SUBDOMAIN}$", max_length=253)]
+ENDS = "starting and ending with a letter or digit"
+Name = Annotated[str, _matching(DNS_SUBDOMAIN, f"hold only a-z 0-9 - ., {ENDS}"), Field(max_length=253)]
+Namespace = Annotated[
+    str, _matching(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?", f"hold only a-z 0-9 -, {ENDS}"), Field(max_length=63)
+]
+SecretValue = Annotated[str, _matching(r"[-._a-zA-Z0-9]+", "be a key of a secret: A-Z a-z 0-9 - _ .")]
+Variable = Annotated[
+    str, _matching(r"[A-Za-z_][A-Za-z0-9_]*", "be the name of a variable: A-Z a-z 0-9 _, no digit first")
+]
+Version = Annotated[str, _matching(r"[0-9]+\.[0-9]+\.[0-9]+", "be a version such as 2.60.0")]
 Text = Annotated[str, BeforeValidator(_text)]
 Labels = dict[str, Text]
