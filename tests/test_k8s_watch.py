@@ -409,7 +409,8 @@ def test_the_dashboard_is_shown_finds_a_new_head_again_and_ends_with_ctrl_c(
         process.send_signal(signal.SIGINT)
         out, words = process.communicate(timeout=PATIENCE_SECONDS)
     assert (process.returncode, out) == (0, "")
-    assert f"kubectl get secret {CLUSTER} -n default -o jsonpath='{{.data.auth_token}}' | base64 -d" in words
+    secret = f"kubectl get secret {CLUSTER} --kubeconfig {kubeconfig} -n default"
+    assert f"{secret} -o jsonpath='{{.data.auth_token}}' | base64 -d" in words
     assert f"bo-sweep k8s status {SWEEP}" in words
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import threading
 import time
 from collections.abc import Callable
@@ -53,7 +54,8 @@ def dashboard(sweep: str, port: int, open_browser: bool, cluster: ConnectionChoi
             RESULTS.print(address)
             if secret:
                 read = f"-o jsonpath='{{.data.{TOKEN_KEY}}}' | base64 -d"
-                tell(f"It asks for a token:  kubectl get secret {secret} -n {api.namespace} {read}")
+                where = f"{_kubectl_options(cluster)} -n {api.namespace}"
+                tell(f"It asks for a token:  kubectl get secret {secret}{where} {read}")
             tell("Ctrl-C ends it; the launch goes on.")
             if open_browser:
                 click.launch(address)
@@ -62,6 +64,12 @@ def dashboard(sweep: str, port: int, open_browser: bool, cluster: ConnectionChoi
             except KeyboardInterrupt:
                 tell("")
     print_next(k8s_again("status", sweep, cluster))
+
+
+def _kubectl_options(cluster: ConnectionChoice) -> str:
+    profile = cluster.load()
+    options = {"--kubeconfig": cluster.kubeconfig, "--context": profile.context if profile else cluster.context}
+    return "".join(f" {name} {shlex.quote(str(value))}" for name, value in options.items() if value is not None)
 
 
 def _head_finder(api: Api, sweep: str) -> Callable[[], str]:

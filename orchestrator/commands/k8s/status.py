@@ -105,7 +105,10 @@ def _watch(api: Api, sweep: str, document: dict[str, Any]) -> dict[str, Any]:
         status_view,
         lambda document: document["state"] in ENDED,
         seconds=WATCH_SECONDS,
-        news=lambda document: [document[key] for key in ("state", "cause", "progress", "attempt")],
+        news=lambda document: [
+            *(document[key] for key in ("state", "cause", "progress", "attempt")),
+            document["workers"]["ready"],
+        ],
     )
 
 

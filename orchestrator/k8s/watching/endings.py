@@ -72,8 +72,8 @@ def _because(headline: str, troubles: list[Trouble], remedy: str, message: str =
     if not troubles:
         return Ending(headline, message, remedy)
     unique = list(dict.fromkeys(troubles))
-    cause = unique[0].line[:1].upper() + unique[0].line[1:]
-    return Ending(headline, cause, unique[0].remedy, tuple(trouble.line for trouble in unique[1:]))
+    cause, *details = (trouble.line[:1].upper() + trouble.line[1:] for trouble in unique)
+    return Ending(headline, cause, unique[0].remedy, tuple(details))
 
 
 def _app_failed(message: str, killers: list[Trouble]) -> Ending:
