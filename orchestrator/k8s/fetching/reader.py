@@ -153,7 +153,7 @@ def _cause(api: Api, name: str, pod: Manifest | None) -> tuple[str, str, bool]:
         submitters=(pod,) if pod else (),
         events=events_of(events, name),
     )
-    found = ordered([*(creation_troubles(picture, picture.events) if pod is None else ()), *pod_troubles(picture)])
+    found = ordered([*(creation_troubles(picture.events) if pod is None else ()), *pod_troubles(picture)])
     if found:
         first = found[0]
         # It is told as the pod of a Job like the submitter's is, but it is placed where the head would be.
