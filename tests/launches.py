@@ -11,7 +11,9 @@ from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 
 import polars as pl
+from click.testing import CliRunner, Result
 
+from orchestrator.cli import main
 from orchestrator.lease import current_claim
 from orchestrator.ledger import Ledger
 from orchestrator.storage import open_storage
@@ -40,6 +42,11 @@ def command(*arguments: str | Path) -> list[str]:
 
 def bo_sweep(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command(*arguments), capture_output=True, text=True, timeout=2 * PATIENCE_SECONDS)
+
+
+def bo_sweep_here(*arguments: str | Path) -> Result:
+    """The same in this process, of commands that only read: each process takes seconds to start."""
+    return CliRunner().invoke(main, [str(argument) for argument in arguments])
 
 
 def launch(

@@ -87,7 +87,7 @@ def test_without_ffcv_sharing_a_stream_is_not_measured(monkeypatch: pytest.Monke
 @pytest.mark.parametrize("lacks", [OFTEN_LACKING, OFTEN_LACKING + OF_FFCV], ids=["with FFCV", "without FFCV"])
 def test_the_whole_script_runs_on_a_cpu_without_what_may_be_missing(lacks: tuple[str, ...], tmp_path: Path) -> None:
     out, without_ffcv = tmp_path / "table.md", "ffcv" in lacks
-    some = ["--only", "checks", "speeds"] if without_ffcv else []  # packs need it for one line only
+    some = ["--only", "speeds"] if without_ffcv else []  # the rest needs it for one line at most
     code = (
         f"import runpy, sys\nsys.modules.update(dict.fromkeys({lacks}))\n"
         "runpy.run_module('benchmarks.gpu', run_name='__main__')"
@@ -106,9 +106,8 @@ def test_the_whole_script_runs_on_a_cpu_without_what_may_be_missing(lacks: tuple
     rows = [row for row in table.splitlines() if row.startswith("|")]
     of_checks = ("killed at step", "torchvision's weights", "fused in packs", "fused against alone", "that is NaN")
     checks = [row for row in rows if any(name in row for name in of_checks)]
-    assert len(checks) == 7
+    assert len(checks) == (0 if without_ffcv else 7)
     assert all(row.rstrip("| ").endswith("met") for row in checks)
-    assert sum("needs a CUDA device" in row for row in rows) == 4
     streams = [row for row in rows if "fed by our FFCV stream" in row]
     assert len(streams) == 2
     assert all(("ffcv is not installed here" in row) == without_ffcv for row in streams)

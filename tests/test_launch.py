@@ -11,7 +11,7 @@ import pytest
 from polars.testing import assert_frame_equal
 
 from orchestrator.ledger import Ledger
-from tests.launches import ONE_WORKER, TINY, assert_verified, bo_sweep, launch, table
+from tests.launches import ONE_WORKER, TINY, assert_verified, bo_sweep, bo_sweep_here, launch, table
 from workers.schema import ROWS
 
 pytestmark = pytest.mark.ray
@@ -56,14 +56,14 @@ def test_the_table_holds_every_evaluation_of_every_run_with_its_provenance(undis
 
 
 def test_status_and_phase_speak_json(undisturbed: Path) -> None:
-    status = json.loads(bo_sweep("status", "digits-grid", "--storage", undisturbed, "--json").stdout)
+    status = json.loads(bo_sweep_here("status", "digits-grid", "--storage", undisturbed, "--json").stdout)
     assert status["schema_version"] == 1
     counts = {"done": 8, "running": 0, "waiting": 0, "failed": 0, "diverged": 0, "lost": 0}
     assert status["runs"] == {"total": 8, **counts}
     assert status["live"] is None
     assert status["images_per_second"] > 0
     assert status["evaluations"] == {"planned": 48, "in_ledger": 48}
-    result = bo_sweep(
+    result = bo_sweep_here(
         "phase", "digits-grid", "--storage", undisturbed, "--metric", "err_best", "--format", "svg", "--json"
     )
     phase = json.loads(result.stdout)
@@ -135,12 +135,12 @@ def test_damage_is_named_and_just_what_is_lost_is_trained_again(
     flipped.write_bytes(content)
     cut.write_bytes(cut.read_bytes()[:-100])
     deleted.unlink()
-    verified = bo_sweep("verify", "digits-grid", "--storage", storage)
-    assert verified.returncode == 1
+    verified = bo_sweep_here("verify", "digits-grid", "--storage", storage)
+    assert verified.exit_code == 1
     for part in (cut.name, flipped.name, foreign.name, *lost):
         assert part in verified.stdout
-    refused = bo_sweep("phase", "digits-grid", "--storage", storage)
-    assert refused.returncode == 4
+    refused = bo_sweep_here("phase", "digits-grid", "--storage", storage)
+    assert refused.exit_code == 4
     assert cut.name in refused.stderr
     result = launch(storage, data_folder, *TINY, *ONE_WORKER)
     assert result.returncode == 0, result.stderr
@@ -180,15 +180,15 @@ def test_a_run_that_fails_is_recorded_with_its_cause_and_does_not_take_others_al
     assert "--retry-failed" in result.stderr
     statuses = Ledger(tmp_path / "digits-grid").statuses()
     assert sorted(statuses.values()) == ["done", "done", "failed"]
-    status = json.loads(bo_sweep("status", "digits-grid", "--storage", tmp_path, "--json").stdout)
+    status = json.loads(bo_sweep_here("status", "digits-grid", "--storage", tmp_path, "--json").stdout)
     (failure,) = status["failures"]
     assert "noise.py" in failure["signature"]
     assert "0.95" in failure["sample"]
     again = launch(tmp_path, data_folder, *arguments)
     assert again.returncode == 1
     assert Ledger(tmp_path / "digits-grid").manifest().launches == 1
-    assert "0.95" in bo_sweep("status", "digits-grid", "--storage", tmp_path, "--failures").stdout
-    assert "0.95" in bo_sweep("logs", "digits-grid", "--storage", tmp_path, "--level", "error").stdout
+    assert "0.95" in bo_sweep_here("status", "digits-grid", "--storage", tmp_path, "--failures").stdout
+    assert "0.95" in bo_sweep_here("logs", "digits-grid", "--storage", tmp_path, "--level", "error").stdout
     unknown = launch(tmp_path, data_folder, *arguments, "--retry-failed", "--signature", "no such")
     assert unknown.returncode == 2
     retried = launch(tmp_path, data_folder, *arguments, "--retry-failed", "--signature", failure["signature"])

@@ -18,7 +18,7 @@ from orchestrator.verify import verify
 from tests.launches import (
     LONGER,
     assert_verified,
-    bo_sweep,
+    bo_sweep_here,
     end_of,
     has_saved,
     in_training,
@@ -74,10 +74,10 @@ def test_a_second_launch_is_refused_while_the_first_one_runs_and_a_second_stop_o
         assert second.returncode == 4
         assert f"process {process.pid}" in second.stderr
         assert "status digits-grid --watch" in second.stderr
-        status = json.loads(bo_sweep("status", "digits-grid", "--storage", tmp_path, "--json").stdout)
+        status = json.loads(bo_sweep_here("status", "digits-grid", "--storage", tmp_path, "--json").stdout)
         assert status["live"]["workers"] == 2
         assert status["runs"]["running"] > 0
-        shown = bo_sweep("status", "digits-grid", "--storage", tmp_path).stdout
+        shown = bo_sweep_here("status", "digits-grid", "--storage", tmp_path).stdout
         assert f"process {process.pid}" in shown
         assert verify(Ledger(tmp_path / "digits-grid")).problems == [], "safe while it runs"
         process.terminate()

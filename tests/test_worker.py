@@ -264,7 +264,7 @@ def test_the_last_words_of_a_process_that_crashed_stand_in_the_failure(tmp_path:
         "from orchestrator.launch import launch\nfrom orchestrator.launch_plan import LaunchOptions\n"
         "from orchestrator.storage import open_storage; from tests.test_worker import SPACE\n"
         "options = LaunchOptions(open_storage(sys.argv[1]), 'sweep', Path(sys.argv[2]), "
-        "trainer='tests.trainers:kills_its_process')\n"
+        "workers=1, trainer='tests.trainers:kills_its_process')\n"
         "space = SPACE.model_copy(update={'seeds': (0,), 'packing': 'off'})\n"
         "launch(space, options)"
     )
