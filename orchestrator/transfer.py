@@ -62,17 +62,16 @@ def transfer(
         made.copied.append(file)
         on_copied(file)
 
-    with ThreadPoolExecutor(SIDE_BY_SIDE, thread_name_prefix="transfer") as executor:
-        waiting = {executor.submit(_copy, source, write, file, parts): file for file in small}
-        try:
-            for future in as_completed(waiting):
-                try:
-                    note(waiting[future], future.result())
-                except MissingFileError:
-                    made.missing.append(waiting[future])
-        except BaseException:
-            executor.shutdown(cancel_futures=True)
-            raise
+    executor = ThreadPoolExecutor(SIDE_BY_SIDE, thread_name_prefix="transfer")
+    waiting = {executor.submit(_copy, source, write, file, parts): file for file in small}
+    try:
+        for future in as_completed(waiting):
+            try:
+                note(waiting[future], future.result())
+            except MissingFileError:
+                made.missing.append(waiting[future])
+    finally:  # without waiting: after a failure or Ctrl-C some may hang until their connections are ended
+        executor.shutdown(wait=False, cancel_futures=True)
     for file in ordered:
         if file.size >= LARGE_BYTES:
             try:

@@ -305,6 +305,25 @@ def test_a_fetch_killed_at_any_write_is_completed_by_the_next(
     assert_same(source, Ledger(target))
 
 
+def test_what_hangs_does_not_hold_up_the_end(tmp_path: Path, target: Storage) -> None:
+    """After a failure as after Ctrl-C: a reader pod that is gone only then breaks the connections to it."""
+    source = sweep_in(open_storage(tmp_path / "there" / "one"))
+    released, waited = threading.Event(), []
+
+    class Hanging(LocalStorage):
+        def read(self, path: str) -> bytes:
+            if path.startswith("logs/"):
+                raise StorageError("out of order")
+            if path.startswith("rows/"):
+                waited.append(released.wait(5))
+            return super().read(path)
+
+    with pytest.raises(StorageError, match="out of order"):
+        fetch(Hanging(source.storage.url), target)
+    assert waited == []
+    released.set()
+
+
 class Faulty(LocalStorage):
     """A folder whose files arrive damaged the first `times` they are read."""
 
