@@ -336,6 +336,23 @@ def test_ctrl_c_tells_what_is_in_the_cluster(
         launch()
 
 
+def test_a_request_that_is_carried_out_after_it_was_given_up_keeps_its_config(
+    cluster: FakeCluster, launch: Launcher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manifests = launch(dry_run="client").manifests
+    delete = Api.delete
+
+    def deleting(api: Api, kind: str, name: str, **how: Any) -> bool:
+        cluster.put(manifests.job[1])
+        return delete(api, kind, name, **how)
+
+    CtrlC(monkeypatch).at("RayJob")
+    monkeypatch.setattr(Api, "delete", deleting)
+    with pytest.raises(Interrupted, match="was submitted already, and goes on"):
+        launch()
+    assert cluster.names("ConfigMap") == cluster.names("RayJob") == [manifests.name]
+
+
 # Two who launch at the same moment
 
 

@@ -56,21 +56,24 @@ def apply_job(api: Api, job: Sequence[Manifest]) -> Manifest:
         api.apply(config)
         made = api.apply(rayjob)
     except BaseException as error:
-        found = _undo(api, config, rayjob)
+        found = _undo(api, config, rayjob["metadata"]["name"])
         if found is None or not isinstance(error, ClusterError):
             raise
-        made = found  # only the answer was lost
+        return found  # only the answer was lost
     give_to(api, config, made)
     return made
 
 
-def _undo(api: Api, config: Manifest, rayjob: Manifest) -> Manifest | None:
+def _undo(api: Api, config: Manifest, name: str) -> Manifest | None:
     """Remove the ConfigMap again, unless the RayJob is there, which is returned then. As far as the cluster answers."""
     with contextlib.suppress(ClusterError):
-        found = api.get("RayJob", rayjob["metadata"]["name"])
+        found = api.get("RayJob", name)
+        if found is None:
+            api.delete("ConfigMap", config["metadata"]["name"])
+            found = api.get("RayJob", name)  # a request that we gave up may have been carried out meanwhile
         if found is not None:
-            return found
-        api.delete("ConfigMap", config["metadata"]["name"])
+            give_to(api, config, found)
+        return found
     return None
 
 
