@@ -1,184 +1,50 @@
-"""What a RayJob runs, carried out: the rendered entry point, submitted as KubeRay does it, by attempts that may die."""
+"""What a RayJob runs, where attempts die and overlap; test_on_a_ray_cluster.py has one that goes well."""
 
 from __future__ import annotations
 
-import base64
-import json
-import subprocess
-from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import psutil
 import pytest
-import yaml
 
-from orchestrator.entry_point import LaunchRequest
-from orchestrator.k8s.profile import ClusterProfile, Results, Workers
-from orchestrator.k8s.rendering.manifests import render
-from orchestrator.k8s.rendering.mounts import Mounts
 from orchestrator.ledger import ATTEMPTS_PER_LAUNCH, Ledger
-from search_spaces.catalog import load_space
 from tests.launches import assert_verified
-from tests.ray_cluster import TokenCluster, end_group, token_cluster
+from tests.ray_cluster import end_group
+from tests.ray_submission import rendered_cluster
 from tests.waiting import PATIENCE_SECONDS, wait_for
 
 pytestmark = pytest.mark.ray
 
-SWEEP = "digits-grid"
-SPACE = (
-    *("widths=[2]", "noise.rates=[0, 0.4]", "seeds=1", "recipe.epochs=60", "evaluation.points=20"),
-    "resources.checkpoint_seconds=0.2",
-)
-"""2 runs in one pack of a few seconds, which is saved all the time."""
-PROFILE = ClusterProfile(
-    image="registry.example.org/bo-sweep:1",
-    unpinned_image=True,
-    results=Results(claim="results"),
-    workers=Workers(cpus=2),
-)
-
-
-@dataclass(frozen=True)
-class Submission:
-    """A rendered sweep whose ConfigMap is mounted, and the cluster that its RayJob describes."""
-
-    job: dict[str, Any]
-    mounts: Mounts
-    cluster: TokenCluster
-
-    def command(self, submission_id: str) -> list[str]:
-        """The submitter's container, as KubeRay 1.7 makes it (BuildJobSubmitCommand of its common/job.go)."""
-        address, spec = self.cluster.address, self.job["spec"]
-        check = (
-            f"import urllib.request; r=urllib.request.urlopen('{address}/api/gcs_healthz', timeout=10); "
-            "exit(0 if b'success' in r.read() else 1)"
-        )
-        environment = json.dumps(yaml.safe_load(spec["runtimeEnvYAML"]))
-        script = [
-            *("until", f'python -c "{check}"', ">/dev/null", "2>&1", ";"),
-            *("do", "echo", f'"Waiting for Ray Dashboard GCS to become healthy at {address} ..."', ";"),
-            *("sleep", "2", ";", "done", ";"),
-            *(
-                "if",
-                "!",
-                "ray",
-                "job",
-                "status",
-                "--address",
-                address,
-                submission_id,
-                ">/dev/null",
-                "2>&1",
-                ";",
-                "then",
-            ),
-            *("ray", "job", "submit", "--address", address, "--no-wait"),
-            *("--runtime-env-json", json.dumps(environment), "--submission-id", submission_id),
-            *("--", spec["entrypoint"].strip(), ";", "fi", ";"),
-            *("ray", "job", "logs", "--address", address, "--follow", submission_id),
-        ]
-        return ["/bin/bash", "-ce", "--", " ".join(script)]
-
-    def run(self, submission_id: str) -> str:
-        """Submit and follow to the end; returns what the submitter's pod has for its log."""
-        done = self.cluster.run(*self.command(submission_id))
-        assert done.returncode == 0, done.stderr
-        return done.stdout + done.stderr
-
-    def start(self, submission_id: str) -> subprocess.Popen[str]:
-        """The same, not waited for."""
-        return subprocess.Popen(
-            self.command(submission_id),
-            env=dict(self.cluster.environment),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            start_new_session=True,
-        )
-
-    def status(self, submission_id: str) -> str:
-        """What the operator decides by."""
-        return str(self.cluster.get(f"/api/jobs/{submission_id}")["status"])
-
-    def drivers(self) -> list[psutil.Process]:
-        """The processes that run the entry point."""
-        return [
-            process
-            for process in psutil.process_iter(["cmdline"])
-            if f"{self.mounts.config}/space.yaml" in (process.info["cmdline"] or ())
-            and any(word.endswith("/bin/bo-sweep") for word in process.info["cmdline"])
-        ]
-
-    @property
-    def sweep(self) -> Path:
-        return Path(self.mounts.results) / SWEEP
-
-
-def variables(template: dict[str, Any]) -> dict[str, str]:
-    """The environment of the only container of a pod."""
-    (container,) = template["spec"]["containers"]
-    return {each["name"]: each["value"] for each in container["env"]}
-
-
-@pytest.fixture
-def submission(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Submission]:
-    folder = tmp_path_factory.mktemp("pods")
-    mounts = Mounts(*(str(folder / name) for name in ("config", "results", "data", "home")))
-    for path in (mounts.config, mounts.results, mounts.data, mounts.home):
-        Path(path).mkdir()
-    config, job = render(LaunchRequest(load_space(SWEEP, SPACE), SWEEP, figures=False), PROFILE, mounts).job
-    for name, text in config["data"].items():
-        (Path(mounts.config) / name).write_text(text)
-    for name, content in config.get("binaryData", {}).items():
-        (Path(mounts.config) / name).write_bytes(base64.b64decode(content))
-    groups = job["spec"]["rayClusterSpec"]
-    head, worker = (groups["headGroupSpec"], groups["workerGroupSpecs"][0])
-    assert job["spec"]["rayClusterSpec"]["authOptions"] == {"mode": "token"}
-    with token_cluster(variables(head["template"]), variables(worker["template"])) as cluster:
-        yield Submission(job, mounts, cluster)
-
-
-def test_an_attempt_trains_all_and_the_next_one_finds_it_complete(submission: Submission) -> None:
-    first = submission.run("attempt-1")
-    assert "2 of 2 runs to train" in first
-    assert submission.status("attempt-1") == "SUCCEEDED"
-    assert_verified(Path(submission.mounts.results))
-    assert "The ledger of digits-grid is complete: 2 of 2 runs." in submission.run("attempt-2")
-    assert submission.status("attempt-2") == "SUCCEEDED"
-    assert Ledger(submission.sweep).manifest().launches == 1
-
 
 @pytest.mark.chaos
-def test_attempts_die_and_overlap_and_the_sweep_is_complete_once(submission: Submission) -> None:
-    first = submission.start("attempt-1")
-    wait_for(lambda: list(submission.sweep.glob("checkpoints/*")))
-    (driver,) = submission.drivers()
-    driver.kill()
-    log, _ = first.communicate(timeout=PATIENCE_SECONDS)
-    assert "runs to train" in log
-    assert submission.status("attempt-1") == "FAILED"
-    assert Ledger(submission.sweep).statuses() == {}
+def test_attempts_die_and_overlap_and_the_sweep_is_complete_once(tmp_path: Path) -> None:
+    with rendered_cluster(tmp_path) as submission:
+        first = submission.start("attempt-1")
+        wait_for(lambda: list(submission.sweep.glob("checkpoints/*")))
+        (driver,) = submission.drivers()
+        driver.kill()
+        log, _ = first.communicate(timeout=PATIENCE_SECONDS)
+        assert "runs to train" in log
+        assert submission.status("attempt-1") == "FAILED"
+        assert Ledger(submission.sweep).statuses() == {}
 
-    attempts = {"attempt-2": submission.start("attempt-2")}
-    wait_for(submission.drivers)
-    attempts["attempt-3"] = submission.start("attempt-3")
-    try:
-        logs = {name: process.communicate(timeout=PATIENCE_SECONDS)[0] for name, process in attempts.items()}
-    finally:
-        for process in attempts.values():
-            end_group(process)
-    ends = {submission.status(name): log for name, log in logs.items()}
-    assert ends.keys() == {"FAILED", "SUCCEEDED"}
-    assert "'digits-grid' is being launched by" in ends["FAILED"]
-    assert "The ledger of digits-grid is complete: 2 of 2 runs." in ends["SUCCEEDED"]
-    assert_verified(Path(submission.mounts.results))
-    rows = Ledger(submission.sweep).load()
-    launches = (rows["attempt"] // ATTEMPTS_PER_LAUNCH).unique().sort().to_list()
-    assert launches == [1, 2], "the second attempt went on from where the first was saved"
+        attempts = {"attempt-2": submission.start("attempt-2")}
+        wait_for(submission.drivers)
+        attempts["attempt-3"] = submission.start("attempt-3")
+        try:
+            logs = {name: process.communicate(timeout=PATIENCE_SECONDS)[0] for name, process in attempts.items()}
+        finally:
+            for process in attempts.values():
+                end_group(process)
+        ends = {submission.status(name): log for name, log in logs.items()}
+        assert ends.keys() == {"FAILED", "SUCCEEDED"}
+        assert "'digits-grid' is being launched by" in ends["FAILED"]
+        assert "The ledger of digits-grid is complete: 2 of 2 runs." in ends["SUCCEEDED"]
+        assert_verified(Path(submission.mounts.results))
+        rows = Ledger(submission.sweep).load()
+        launches = (rows["attempt"] // ATTEMPTS_PER_LAUNCH).unique().sort().to_list()
+        assert launches == [1, 2], "the second attempt went on from where the first was saved"
 
-    fourth = submission.run("attempt-4")
-    assert "The ledger of digits-grid is complete: 2 of 2 runs." in fourth
-    assert submission.status("attempt-4") == "SUCCEEDED"
-    assert Ledger(submission.sweep).manifest().launches == 2
+        fourth = submission.run("attempt-4")
+        assert "The ledger of digits-grid is complete: 2 of 2 runs." in fourth
+        assert submission.status("attempt-4") == "SUCCEEDED"
+        assert Ledger(submission.sweep).manifest().launches == 2
