@@ -674,6 +674,10 @@ def workload(**conditions: tuple[str, str]) -> Item:
             "workers.nodes",
         ),
         (
+            workload(QuotaReserved=("False", "insufficient quota for cpu, request > maximum capacity (8 > 4)")),
+            *("maximum capacity", "so much it never has"),
+        ),
+        (
             workload(QuotaReserved=("False", "LocalQueue team-a doesn't exist")),
             "cannot admit it",
             "kubectl get localqueues",

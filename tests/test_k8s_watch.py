@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import http.server
+import io
 import json
 import signal
 import socket
@@ -20,12 +21,15 @@ from typing import Any
 import click
 import pytest
 from click.testing import CliRunner, Result
+from rich.console import Console
 
 from orchestrator.commands.k8s.dashboard import dashboard
 from orchestrator.commands.k8s.logs import logs
 from orchestrator.commands.k8s.status import status
 from orchestrator.commands.k8s.stop import delete, stop
 from orchestrator.k8s.names import sweep_labels
+from orchestrator.k8s.watching.causes import explain
+from orchestrator.k8s.watching.launch_status import status_document, status_view
 from tests.cluster_scenes import (
     CLUSTER,
     HEAD,
@@ -36,6 +40,7 @@ from tests.cluster_scenes import (
     Item,
     container,
     event,
+    picture,
     pod,
     rayjob,
     stamp,
@@ -109,6 +114,18 @@ def test_status_of_a_running_launch_has_its_progress_and_names_the_way_to_its_re
     cluster.forbid("list", "pods")
     document = json.loads(run(status, SWEEP, "--json").stdout)
     assert (document["state"], document["progress"], document["unread"]) == ("running", "", ["pods", "events"])
+
+
+def test_a_pod_that_is_on_its_way_out_is_shown_so_and_not_counted() -> None:
+    leaving = pod(WORKERS[0])
+    leaving["metadata"]["deletionTimestamp"] = stamp(5)
+    shown = picture(rayjob("Running", "RUNNING"), pod(HEAD), leaving, pod(WORKERS[1]))
+    document = status_document(shown, explain(shown))
+    assert document["workers"]["ready"] == 1
+    assert "1 of 2 workers ready" in document["headline"]
+    console = Console(file=io.StringIO(), width=140)
+    console.print(status_view(document))
+    assert "worker  Terminating" in console.file.getvalue()  # type: ignore[attr-defined]
 
 
 def test_status_of_an_object_store_names_the_command_that_reads_it(

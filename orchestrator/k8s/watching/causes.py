@@ -15,7 +15,7 @@ from orchestrator.k8s.watching.lost_pods import GOES_ON
 from orchestrator.k8s.watching.observed import Picture, time_of
 from orchestrator.k8s.watching.queueing import queue_of, queue_trouble, queued_since
 from orchestrator.k8s.watching.trouble import Trouble
-from orchestrator.k8s.watching.troubles import is_ready, ordered, pod_troubles
+from orchestrator.k8s.watching.troubles import count_ready, is_ready, ordered, pod_troubles
 
 State = Literal[
     "unattended",
@@ -127,7 +127,7 @@ def _new(picture: Picture) -> Explanation:
 def _underway(picture: Picture) -> Explanation:
     troubles = ordered([*creation_troubles(events_of_attempt(picture), picture.cluster), *pod_troubles(picture)])
     heads, workers = picture.of_type("head"), picture.of_type("worker")
-    of = f"{sum(map(is_ready, workers))} of {picture.wanted_workers} workers ready"
+    of = f"{count_ready(workers)} of {picture.wanted_workers} workers ready"
     attempt, job = _attempt(picture), str(picture.status.get("jobStatus") or "")
     if job == "RUNNING":
         started = (picture.status.get("rayJobInfo") or {}).get("startTime") or picture.status.get("startTime")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from orchestrator.console import duration
 from orchestrator.k8s.watching.causes import Explanation
 from orchestrator.k8s.watching.observed import Manifest, Picture, time_of
-from orchestrator.k8s.watching.troubles import is_ready
+from orchestrator.k8s.watching.troubles import count_ready, is_ready
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -34,7 +34,7 @@ def status_document(picture: Picture, told: Explanation, progress: str = "") -> 
         "attempts": picture.attempts,
         "head": _pod(picture, heads[-1]) if heads else None,
         "workers": {
-            "ready": sum(map(is_ready, workers)),
+            "ready": count_ready(workers),
             "wanted": picture.wanted_workers,
             "pods": [_pod(picture, pod) for pod in workers],
         },
@@ -69,7 +69,8 @@ def status_view(document: dict[str, Any]) -> RenderableType:
     for role, pod in rows:
         if pod:
             ready = "yes" if pod["ready"] else "no"
-            table.add_row(role, pod["phase"], ready, pod["node"] or "-", _age(pod["age_seconds"]))
+            state = "Terminating" if pod["leaving"] else pod["phase"]
+            table.add_row(role, state, ready, pod["node"] or "-", _age(pod["age_seconds"]))
     return Group(*lines, *([table] if table.rows else []))
 
 
@@ -100,6 +101,7 @@ def _pod(picture: Picture, pod: Manifest) -> dict[str, Any]:
     return {
         "name": pod["metadata"]["name"],
         "phase": status.get("phase") or "Pending",
+        "leaving": bool(pod["metadata"].get("deletionTimestamp")),
         "ready": is_ready(pod),
         "node": (pod.get("spec") or {}).get("nodeName"),
         "age_seconds": max(0.0, (picture.now - born).total_seconds()) if born else None,

@@ -57,6 +57,11 @@ def is_ready(pod: Manifest) -> bool:
     return _condition(pod, "Ready").get("status") == "True"
 
 
+def count_ready(pods: Iterable[Manifest]) -> int:
+    """How many are ready, without those that are on their way out."""
+    return sum(is_ready(pod) and not pod["metadata"].get("deletionTimestamp") for pod in pods)
+
+
 def _of_pod(
     pod: Manifest, role: str, events: list[Event], now: datetime, head_ready: datetime | None
 ) -> Iterator[Trouble]:
