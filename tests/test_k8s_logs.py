@@ -246,15 +246,20 @@ def test_lines_of_several_pods_carry_their_names(cluster: FakeCluster, api: Api)
 
 def test_a_pod_that_its_node_has_not_heard_of_yet_is_waited_for(cluster: FakeCluster, api: Api) -> None:
     log_of(cluster, SUBMITTER).write("first")
+    cluster.put(pod(SUBMITTER, "Pending"))
     cluster.fault("error", path="/log", times=2, code=404)
     threading.Timer(0.2, lambda: end(cluster)).start()
     told: list[str] = []
     assert list(pod_lines(api, SUBMITTER, tell=told.append, patience=HASTY)) == ["first"]
     assert told == [f"{SUBMITTER} has not started yet"]
     cluster.fault("error", path="/log", times=1, code=404)
-    cluster.put(pod(SUBMITTER))
+    cluster.put(pod(SUBMITTER, "Pending"))
     with pytest.raises(ClusterError, match="no log yet"):
         list(pod_lines(api, SUBMITTER, follow=False))
+    cluster.fault("error", path="/log", times=1000, code=404)
+    cluster.put(pod(SUBMITTER))
+    with pytest.raises(ClusterError, match="404"):
+        list(pod_lines(api, SUBMITTER, patience=HASTY))
 
 
 def test_who_may_not_look_at_pods_is_told_so_and_not_left_waiting_for_an_end(cluster: FakeCluster, api: Api) -> None:

@@ -259,11 +259,13 @@ class _PodState:
     Attributes:
         container: whose log it is; None where the pod could not be looked at.
         restarts: how often this container was started again; None where it is not known.
+        is_pending: not running yet.
         has_ended: or is gone.
     """
 
     container: str | None = None
     restarts: int | None = None
+    is_pending: bool = False
     has_ended: bool = False
 
 
@@ -280,7 +282,8 @@ def _state(api: Api, pod: str, *, container: str | None = None, must: bool = Tru
     status = found.get("status") or {}
     name = container or container_of(found)
     counts = [each.get("restartCount") for each in status.get("containerStatuses") or [] if each.get("name") == name]
-    return _PodState(name, int(counts[0] or 0) if counts else 0, status.get("phase") in ("Succeeded", "Failed"))
+    phase = status.get("phase") or "Pending"
+    return _PodState(name, int(counts[0] or 0) if counts else 0, phase == "Pending", phase in ("Succeeded", "Failed"))
 
 
 def container_of(pod: Manifest) -> str | None:
@@ -292,8 +295,9 @@ def container_of(pod: Manifest) -> str | None:
 def _obstacle(api: Api, pod: str, error: ClusterError) -> Literal["gone", "starting", "passing", "refused"]:
     """What keeps a log from being opened."""
     if isinstance(error, NotFoundError):
-        # Of a pod that is there: its node has not heard of it yet.
-        return "gone" if _state(api, pod).has_ended else "starting"
+        state = _state(api, pod)
+        # Of a pod that is there: its node has not heard of it yet, or does not let the server through.
+        return "gone" if state.has_ended else "starting" if state.is_pending else "passing"
     if isinstance(error, RejectedError) and "waiting to start" in str(error):
         return "starting"
     return "passing" if is_passing(error) else "refused"
