@@ -19,8 +19,8 @@ JSON_SCHEMA_VERSION = 1
 PLAIN_LINE_SECONDS = 10.0
 """Time between progress lines where stderr is no terminal."""
 
-RESULTS = Console(soft_wrap=True, highlight=False, width=None if sys.stdout.isatty() else 140)
-LOG = Console(stderr=True, soft_wrap=True, highlight=False)
+RESULTS = Console(soft_wrap=True, highlight=False, emoji=False, width=None if sys.stdout.isatty() else 140)
+LOG = Console(stderr=True, soft_wrap=True, highlight=False, emoji=False)
 
 
 def print_json(content: Mapping[str, Any]) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 import ray
 from aiohttp import web
 
-RUNNING, DONE, STOPPED = "RUNNING", "SUCCEEDED", "STOPPED"
+RUNNING, DONE, FAILED, STOPPED = "RUNNING", "SUCCEEDED", "FAILED", "STOPPED"
 
 
 @dataclass

@@ -26,9 +26,10 @@ from orchestrator.ray_jobs.submission import submit_job
 from orchestrator.ray_jobs.wheel import Code
 from search_spaces.catalog import load_space
 from search_spaces.runs import expand
-from tests.job_api import DONE, RUNNING, STOPPED, JobApi, job_api
+from tests.job_api import DONE, FAILED, RUNNING, STOPPED, JobApi, job_api
 from tests.test_ledger import settle
 
+pytestmark = pytest.mark.filterwarnings("ignore:ssl=None:DeprecationWarning")  # Ray's, of aiohttp
 SPACE = load_space("digits-grid")
 LEFT_FOR_ANOTHER_TEST = ("RAY_", "BO_SWEEP_DATA", "BO_SWEEP_STORAGE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
 
@@ -130,7 +131,6 @@ def test_a_certificate_file_that_is_not_there_is_told(api: JobApi, monkeypatch: 
     assert "REQUESTS_CA_BUNDLE" in told.stderr
 
 
-@pytest.mark.filterwarnings("ignore:ssl=None:DeprecationWarning")  # Ray's, of aiohttp
 def test_a_log_is_shown_where_websockets_do_not_get_through(api: JobApi, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(logs, "AGAIN_SECONDS", 0.0)
     monkeypatch.setattr(logs, "LOOK_SECONDS", 0.0)
@@ -166,14 +166,15 @@ def test_a_reader_that_has_gone_ends_the_log_quietly(api: JobApi, monkeypatch: p
 
 
 @pytest.fixture
-def ended(api: JobApi) -> Iterator[JobApi]:
-    """A dashboard where each job that comes is done at once."""
-    left = threading.Event()
+def ended(api: JobApi, request: pytest.FixtureRequest) -> Iterator[JobApi]:
+    """A dashboard where each job that comes ends at once, well unless the test says how."""
+    left, end = threading.Event(), getattr(request, "param", {"status": DONE, "driver_exit_code": 0})
 
     def play() -> None:
         while not left.wait(0.01):
             for job in list(api.jobs.values()):
-                job.update(status=DONE, end_time=10**6, driver_exit_code=0)
+                api.logs[job["submission_id"]] = "[b]:100: percent"
+                job.update(end, end_time=10**6)
 
     playing = threading.Thread(target=play)
     playing.start()
@@ -195,6 +196,23 @@ def test_a_launch_ends_with_what_the_ledger_says_where_it_can_be_read(ended: Job
     failed = launch(ended, "--storage", tmp_path, "--wait")
     assert failed.exit_code == 1
     assert f"--storage {tmp_path} --address {ended.address} --retry-failed" in failed.stderr
+
+
+@pytest.mark.parametrize(
+    ("ended", "exit_code", "words"),
+    [
+        ({"status": STOPPED}, 3, "stopped after"),
+        ({"status": FAILED, "driver_exit_code": 2, "message": "unknown key"}, 2, "with exit code 2"),
+        ({"status": FAILED, "driver_exit_code": 1, "message": "a trace\nNo module named 'polars'"}, 4, "pip install"),
+        ({"status": FAILED, "driver_exit_code": -9, "message": "killed"}, 4, "failed after"),
+    ],
+    indirect=["ended"],
+)
+def test_a_job_that_did_not_come_to_its_end_is_no_failure_of_runs(ended: JobApi, exit_code: int, words: str) -> None:
+    told = launch(ended, "--storage", "/shared", "--wait")
+    assert (told.exit_code, words in told.stderr) == (exit_code, True), told.stderr
+    assert told.stderr.startswith("[b]:100: percent\ndigits-grid"), "the log is shown as it is"
+    assert f"bo-sweep launch digits-grid --storage /shared --address {ended.address}\n" in told.stderr
 
 
 @pytest.mark.parametrize("storage", ["a folder of that name", "s3://bucket/sweeps"])

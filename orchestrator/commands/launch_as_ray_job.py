@@ -6,7 +6,7 @@ import shlex
 from typing import TYPE_CHECKING
 
 from orchestrator.commands.launch_elsewhere import detached, exit_code
-from orchestrator.commands.options import INFRASTRUCTURE, SOME_RUNS_FAILED, STOPPED, again
+from orchestrator.commands.options import INFRASTRUCTURE, SOME_RUNS_FAILED, STOPPED, USAGE, again
 
 if TYPE_CHECKING:
     from orchestrator.commands.launch_here import AsGiven
@@ -72,16 +72,19 @@ def _follow(submitted: Submitted, request: LaunchRequest, given: AsGiven, addres
 
     assert submitted.job_id is not None
     status, logs = (command(name, request.sweep, address) for name in ("status", "logs"))
+    piece = ""
     with detached(submitted.job_id, status, logs):
         for piece in follow_logs(submitted.cluster, submitted.job_id):
             LOG.print(piece, end="", markup=False)
+        LOG.print(end="" if piece.endswith("\n") or not piece else "\n")
         job = wait_for_job(submitted.cluster, submitted.job_id)
     if job.state != "done":
         LOG.print(job.sentence(), markup=False)
         if job.remedy:
             LOG.print(f"Remedy: {job.remedy}.", markup=False)
         print_next(status, go_on)
-        raise SystemExit(STOPPED if job.state == "stopped" else job.exit_code or INFRASTRUCTURE)
+        own_word = job.exit_code in (USAGE, STOPPED, INFRASTRUCTURE)  # else it crashed or was killed
+        raise SystemExit(STOPPED if job.state == "stopped" else job.exit_code if own_word else INFRASTRUCTURE)
     code = _exit_code_in_reach(request, given.storage)
     retry = go_on if request.retry_failed else f"{go_on} --retry-failed"
     after = {STOPPED: [go_on], SOME_RUNS_FAILED: [retry]}
