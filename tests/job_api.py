@@ -51,9 +51,9 @@ def job_api() -> Iterator[JobApi]:
     left = asyncio.Event()
 
     async def serve() -> None:
-        runner = web.AppRunner(_application(api))
+        runner = web.AppRunner(_application(api), shutdown_timeout=0.1)
         await runner.setup()
-        site = web.TCPSite(runner, "127.0.0.1", 0, shutdown_timeout=0.1)
+        site = web.TCPSite(runner, "127.0.0.1", 0)
         await site.start()
         host, port = runner.addresses[0][:2]
         api.address = f"http://{host}:{port}"

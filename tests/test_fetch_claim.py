@@ -501,6 +501,32 @@ def test_an_interrupt_removes_the_reader(
     assert nothing_is_left(cluster)
 
 
+def test_a_reader_that_cannot_be_removed_is_named(
+    cluster: FakeCluster, kubelet: Kubelet, profiles: Path, tmp_path: Path
+) -> None:
+    sweep_in(open_storage(kubelet.claim / "one"))
+    cluster.forbid("delete", "jobs")
+    result = run("one", "--to", tmp_path / "here", "--on", "k8s")
+    assert result.exit_code == 0, result.output
+    (job,) = cluster.names("Job")
+    assert f"kubectl delete job {job} -n default" in result.stderr
+    assert "removes it by itself within 1h" in result.stderr
+    cluster.forbid("create", "jobs")
+    result = run("one", "--to", tmp_path / "here", "--on", "k8s")
+    assert (result.exit_code, "kubectl delete" in result.stderr) == (4, False)
+
+
+def test_a_reader_that_waits_for_a_queue_is_told_how_it_gets_into_one(
+    cluster: FakeCluster, api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    create = Api.create
+    monkeypatch.setattr(Api, "create", lambda api, job: create(api, job | {"spec": job["spec"] | {"suspend": True}}))
+    words = r"kubectl label job bo-sweep-read-\w+ -n default kueue\.x-k8s\.io/queue-name"
+    with pytest.raises(ClusterError, match=words), reader_pod(api, PROFILE, wait_seconds=0.0):
+        pytest.fail("it does not run")
+    assert nothing_is_left(cluster)
+
+
 def _interrupt_once(cluster: FakeCluster) -> None:
     while not cluster.items("Pod"):
         time.sleep(0.01)

@@ -16,7 +16,7 @@ from typing import Any
 
 from orchestrator.console import duration
 from orchestrator.k8s.client.api import Api, ClusterError, ForbiddenError
-from orchestrator.k8s.names import COMPONENT, INSTANCE, common_labels, pod_labels
+from orchestrator.k8s.names import COMPONENT, INSTANCE, QUEUE, common_labels, pod_labels
 from orchestrator.k8s.profile import ClusterProfile
 from orchestrator.k8s.rendering.mounts import Mounts
 
@@ -87,12 +87,21 @@ def reader_pod(
     name = f"bo-sweep-read-{secrets.token_hex(4)}"
     job = reader_job(profile, name, mounts)
     _check_claim(api, f"{profile.results.claim}")
+    made = False
     try:
         api.create(job)
+        made = True
         yield _running_pod(api, name, wait_seconds, patience_seconds, tell)
-    finally:
-        with contextlib.suppress(ClusterError):  # its deadline ends it, then
+    finally:  # also where it is not known to be made: only the answer may have been lost
+        try:
             api.delete("Job", name)
+        except ClusterError as error:
+            if made:
+                tell(
+                    f"The reader is left behind ({error}). The cluster removes it by itself within "
+                    f"{duration(LIFETIME_SECONDS + KEPT_SECONDS)}, and kubectl delete job {name} -n {api.namespace} "
+                    "at once"
+                )
 
 
 def _check_claim(api: Api, claim: str) -> None:
@@ -162,12 +171,20 @@ def _cause(api: Api, name: str, pod: Manifest | None) -> tuple[str, str, bool]:
     if pod is None:
         job = api.get("Job", name) or {}
         if (job.get("spec") or {}).get("suspend"):
-            return "its Job is suspended, by Kueue perhaps", f"See kubectl describe job {name}", False
+            suspended = (
+                f"its Job is suspended, by Kueue perhaps: kubectl label job {name} -n {api.namespace} {QUEUE}=<queue> "
+                "puts it into a queue"
+            )
+            return suspended, f"See kubectl describe job {name} -n {api.namespace}", False
         return "it is being made", "Try again; bo-sweep k8s doctor looks at the cluster", False
     waiting = [state["waiting"] for state in _states(pod) if "waiting" in state]
     reason = next((str(each["reason"]) for each in waiting if each.get("reason")), _phase(pod))
     words = {"ContainerCreating": "its image is pulled and its claim mounted", "Pending": "a node is chosen"}
-    return words.get(reason, reason), f"kubectl describe pod {pod['metadata']['name']} tells more", False
+    return (
+        words.get(reason, reason),
+        f"kubectl describe pod {pod['metadata']['name']} -n {api.namespace} tells more",
+        False,
+    )
 
 
 def _phase(pod: Manifest) -> str:
