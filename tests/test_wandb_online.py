@@ -10,6 +10,7 @@ import pytest
 
 from orchestrator.lease import Lease
 from orchestrator.ledger import Ledger
+from orchestrator.publishing.columns import TABLES
 from orchestrator.publishing.folder import Folder
 from orchestrator.publishing.outcome import Outcome
 from orchestrator.publishing.publisher import Options, Publisher
@@ -19,7 +20,7 @@ from orchestrator.sink import Sink
 from search_spaces.catalog import load_space
 from search_spaces.runs import Run, expand
 from tests.report_ledger import EPOCHS, end_of, make_ledger, rows_of
-from tests.wandb_server import FakeWandb
+from tests.wandb_server import FakeWandb, Fault
 
 SPACE = ("widths=[2]", "noise.rates=[0]", "seeds=2")
 
@@ -27,7 +28,8 @@ SPACE = ("widths=[2]", "noise.rates=[0]", "seeds=2")
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[FakeWandb]:
     with FakeWandb() as found:
-        for name, value in (found.environment() | {"HOME": str(tmp_path / "home")}).items():
+        quick = {f"WANDB__GRAPHQL_RETRY_WAIT_{end}_SECONDS": "1" for end in ("MIN", "MAX")}
+        for name, value in (found.environment() | quick | {"HOME": str(tmp_path / "home")}).items():
             monkeypatch.setenv(name, value)
         monkeypatch.chdir(tmp_path)
         monkeypatch.setattr("orchestrator.publishing.summary_item._draw", lambda *_: {})
@@ -112,6 +114,77 @@ def test_a_failed_run_that_is_tried_again_becomes_a_finished_one(
     publish(ledger, tmp_path / "out")
     found = server.run(f"team/bo-sweep/{run.run_id}")
     assert (found.summary["status"], found.exit_code, len(found.rows)) == ("done", 0, len(EPOCHS))
+
+
+def test_a_run_that_was_deleted_is_told_and_the_rest_is_published(
+    ledger: Ledger, server: FakeWandb, tmp_path: Path
+) -> None:
+    first, second = expand(ledger.manifest().space)
+    trained(ledger, first, 1)
+    publish(ledger, tmp_path / "out")
+    path = f"team/bo-sweep/{first.run_id}"
+    server.state.delete(path)
+    trained(ledger, second, 1)
+    kept = publish(ledger, tmp_path / "out")
+    assert not kept.refused, "who remembers it does not ask for it again"
+
+    lost = publish(ledger, tmp_path / "other")
+
+    assert list(lost.refused) == [first.run_id]
+    assert path not in server.runs
+    assert len(server.run(f"team/bo-sweep/{second.run_id}").rows) == len(EPOCHS)
+    assert lost.document()["not_published"] == lost.refused
+    assert first.run_id in lost.words()
+    assert "--project" in lost.words()
+
+
+def test_a_project_that_refuses_ends_it_at_once(ledger: Ledger, server: FakeWandb, tmp_path: Path) -> None:
+    trained(ledger, expand(ledger.manifest().space)[0], 1)
+    server.state.forbidden.add("lab")
+    options = Options(mode="runs", follow=True, creation_seconds=0.0)  # which would try for ever
+    publisher = Publisher(ledger, Target(entity="lab"), Folder(tmp_path / "out"), options, print, Stopping())
+    with pytest.raises(ValueError, match=r"permission denied.*--entity and --project"):
+        publisher.run()
+
+
+@pytest.mark.parametrize("reused_from", [None, "sweep"])
+def test_sweeps_that_share_a_run_leave_each_other_alone(
+    ledger: Ledger, server: FakeWandb, tmp_path: Path, reused_from: str | None
+) -> None:
+    run = expand(ledger.manifest().space)[0]
+    trained(ledger, run, 1)
+    publish(ledger, tmp_path / "out")
+    before = server.run(f"team/bo-sweep/{run.run_id}")
+    stood = (before.tags, before.config, before.rows)
+
+    other = make_ledger(tmp_path / "wider", ledger.manifest().space, lambda run: "waiting")
+    rows = [row | {"attempt": 2_000_000} for row in rows_of(run)]
+    other.write_rows("reused", rows)
+    other.write_ends("reused", [end_of(run, "done") | {"attempt": 2_000_000, "reused_from": reused_from}])
+    for _ in range(2):
+        publish(other, tmp_path / "out")  # the same folder serves both
+
+    assert (before.tags, before.config, before.rows) == stood
+    (copy,) = (each for each in server.runs.values() if each.name.startswith(f"{run.run_id}-"))
+    assert (copy.tags, copy.config["sweep"]) == (["wider"], "wider")
+    assert [row["attempt"] for row in copy.rows] == [2_000_000] * len(EPOCHS)
+    assert publish(ledger, tmp_path / "out").written.total() == 0
+    summaries = [each.config["sweep"] for each in server.runs.values() if each.name.endswith("-summary")]
+    assert sorted(summaries) == ["sweep", "wider"]
+
+
+def test_a_summary_whose_tables_are_not_taken_is_not_there_yet(
+    ledger: Ledger, server: FakeWandb, tmp_path: Path
+) -> None:
+    trained(ledger, expand(ledger.manifest().space)[0], 1)
+    server.inject(Fault("status", on="CommitArtifact", status=400))
+    publish(ledger, tmp_path / "out", "summary")
+    assert len(server.faults_given) == 1
+    committed = {each.collection for each in server.state.artifacts.values() if each.state == "COMMITTED"}
+    assert committed == {f"team/bo-sweep/run-sweep-summary-{table}" for table in TABLES}
+    (summary,) = server.runs.values()
+    assert summary.finished
+    assert "digest" in summary.config
 
 
 def test_a_cell_that_changes_is_superseded(ledger: Ledger, server: FakeWandb, tmp_path: Path) -> None:

@@ -22,9 +22,11 @@ import pytest
 from click.testing import CliRunner
 
 from orchestrator.cli import main
+from orchestrator.commands.launch_here import Publishing
+from orchestrator.launch_plan import LaunchOptions
 from orchestrator.ledger import Ledger
 from orchestrator.phase_diagram import planned_cells, planned_runs, run_metrics
-from orchestrator.publishing.background import start_publisher
+from orchestrator.publishing.background import BackgroundPublisher, start_publisher
 from orchestrator.publishing.columns import (
     CELL_CONFIG,
     CELL_HISTORY,
@@ -36,6 +38,7 @@ from orchestrator.publishing.columns import (
 )
 from orchestrator.publishing.durable import DurableRows
 from orchestrator.publishing.folder import Folder
+from orchestrator.publishing.offline_log import rows_in
 from orchestrator.publishing.outcome import Outcome
 from orchestrator.publishing.publisher import Options, Publisher
 from orchestrator.publishing.reading import read
@@ -43,6 +46,7 @@ from orchestrator.publishing.run_items import live_items
 from orchestrator.publishing.stopping import Stopping
 from orchestrator.publishing.target import Target
 from orchestrator.sink import Sink
+from orchestrator.storage import StorageError
 from search_spaces.catalog import load_space
 from search_spaces.runs import expand
 from tests.report_ledger import EPOCHS, end_of, make_ledger, rows_of, write_runs
@@ -353,6 +357,9 @@ class TestModes:
         assert Target.of(environment={"WANDB_MODE": "dryrun"}).connection == "offline"
         with pytest.raises(ValueError, match=r"65 characters.*WANDB_MODE is 'loud'.*online, run, offline"):
             Target.of(tags=("x" * 65,), environment={"WANDB_MODE": "loud"})
+        with pytest.raises(ValueError, match=r"project 'a/b' is no name.*entity ' me' is no name.*--entity"):
+            Target.of(project="a/b", entity=" me", environment={})
+        assert Target.of(project="my runs", environment={}).project == "my runs"
 
     def test_group_tags_and_entity_stand_in_the_files(self, tmp_path: Path) -> None:
         ledger = small_ledger(tmp_path / "sweep")
@@ -389,6 +396,55 @@ def test_a_launch_publishes_what_it_finds_complete(tmp_path: Path, monkeypatch: 
     assert {run.run_id for run in expand(ledger.manifest().space)} <= {run.id for run in published}
 
 
+def test_a_launch_goes_on_where_nothing_can_be_published(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ledger = small_ledger(tmp_path / "sweep")
+    (tmp_path / "sweep" / "wandb").write_text("in the way")
+    publishing = Publishing(LaunchOptions(ledger.storage, "sweep", tmp_path), str(tmp_path))
+    monkeypatch.setattr(publishing, "_ledger", ledger)
+    publishing.start()
+    publishing.finish(as_job=True)
+    assert "Nothing is published to W&B beside the launch" in capsys.readouterr().err
+
+
+def test_ctrl_c_ends_the_waiting_for_w_and_b_and_not_the_launch(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ledger = small_ledger(tmp_path / "sweep")
+    publishing = Publishing(LaunchOptions(ledger.storage, "sweep", tmp_path), str(tmp_path))
+    process = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    monkeypatch.setattr(publishing, "_publisher", BackgroundPublisher(process, tmp_path / "log", 0))
+    interrupts = iter([KeyboardInterrupt()])
+
+    def sleep(seconds: float) -> None:
+        raise next(interrupts)
+
+    monkeypatch.setattr("orchestrator.publishing.background.time.sleep", sleep)
+    publishing.finish(as_job=False)
+    process.communicate()
+    assert "goes on by itself" in capsys.readouterr().err
+
+
+def test_files_that_are_cut_short_are_noticed(tmp_path: Path) -> None:
+    """W&B's client only logs that a disk is full."""
+    publish(make_ledger(tmp_path / "sweep", load_space("digits-grid", SPACE), lambda run: "failed"), tmp_path / "out")
+    path = next(path for path in (tmp_path / "out").glob("*/*.wandb") if "summary" in path.name)
+    content = path.read_bytes()
+    assert rows_in(path) == 1
+    for length in (0, len(content) // 2, len(content) - 1):
+        path.write_bytes(content[:length])
+        assert rows_in(path) is None
+
+
+def test_a_folder_that_cannot_be_written_is_told(tmp_path: Path) -> None:
+    folder = Folder(tmp_path / "out")
+    with folder.locked():
+        (tmp_path / "out" / ".staging").write_text("in the way")
+        with pytest.raises(StorageError, match=r"cannot write .*--dir"):
+            folder.staging()
+
+
 @pytest.mark.usefixtures("no_figures")
 class TestFollowing:
     def test_it_takes_in_what_comes_and_ends_with_the_sweep(self, tmp_path: Path) -> None:
@@ -406,6 +462,7 @@ class TestFollowing:
         thread.join()
 
         assert (outcome.written["run"], outcome.unfinished) == (12, 0)
+        assert outcome.there["run"] == 0, "of what was there before it began"
         assert_all_there(ledger, by_id(tmp_path / "out"))
 
     def test_beside_a_launch_it_ends_by_itself_and_its_words_are_told(self, tmp_path: Path) -> None:

@@ -55,17 +55,28 @@ class Publishing:
         self._publisher: BackgroundPublisher | None = None
 
     def start(self) -> None:
+        """Start it, once; where that fails, say so: a launch does not fail for W&B."""
+        from orchestrator.console import LOG
         from orchestrator.publishing.background import start_publisher
+        from orchestrator.storage import StorageError
 
-        self._publisher = self._publisher or start_publisher(self._ledger, self._storage)
+        try:
+            self._publisher = self._publisher or start_publisher(self._ledger, self._storage)
+        except StorageError as error:
+            LOG.print(f"Nothing is published to W&B beside the launch: {error}", markup=False)
 
     def finish(self, as_job: bool) -> None:
-        """Wait for what is still to be published, and pass on what the publisher said."""
+        """Wait for what is still to be published, and pass on what the publisher said; Ctrl-C ends the waiting."""
         from orchestrator.console import LOG
         from orchestrator.publishing.background import FINISH_SECONDS
 
-        assert self._publisher is not None
-        for line in self._publisher.finish(JOB_PUBLISHING_SECONDS if as_job else FINISH_SECONDS):
+        if self._publisher is None:
+            return
+        try:
+            lines = self._publisher.finish(JOB_PUBLISHING_SECONDS if as_job else FINISH_SECONDS)
+        except KeyboardInterrupt:
+            lines = self._publisher.finish(seconds=0.0)
+        for line in lines:
             LOG.print(line, markup=False)
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from orchestrator.commands.options import (
+    SOME_RUNS_FAILED,
     STOPPED,
     again,
     json_option,
@@ -89,6 +90,8 @@ def publish(
 ) -> None:
     """Write a sweep's runs, cells and phase diagram to W&B, from where the last time ended; without a key, to files.
 
+    Exit code 1: W&B refuses some of them for good, as they were deleted there.
+
     \b
     Example:  bo-sweep wandb publish digits-grid --follow
     """
@@ -117,6 +120,8 @@ def publish(
     _print_next(outcome, sweep, storage)
     if outcome.stopped:
         raise SystemExit(STOPPED)
+    if outcome.refused:
+        raise SystemExit(SOME_RUNS_FAILED)
 
 
 def _print_next(outcome: Outcome, sweep: str, storage: str) -> None:

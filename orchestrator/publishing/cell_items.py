@@ -32,8 +32,8 @@ _KEYS = ("noise_rate", "width", "samples")
 Point = tuple[float, int, int]
 
 
-def cell_key(point: Point) -> str:
-    return f"cell:{point[0]!r}/{point[1]}/{point[2]}"
+def cell_key(sweep_key: str, point: Point) -> str:
+    return f"{sweep_key} cell:{point[0]!r}/{point[1]}/{point[2]}"
 
 
 def ended_cells(reading: Reading, planned: pl.DataFrame) -> dict[Point, str]:
@@ -108,11 +108,11 @@ def _item(
     summary = {name: cell[name] for name in ("n", "n_planned", "n_diverged", "n_failed")}
     for metric in FINAL_METRICS:
         summary |= {f"{FINAL_PREFIX}{metric}_{bound}": cell[f"{metric}_{bound}"] for bound in BOUNDS}
-    wandb_id = f"cell-{short_hash(reading.ledger.name, *point)}-{seeds_hash}"
+    wandb_id = f"cell-{short_hash(reading.sweep_key, *point)}-{seeds_hash}"
     return Item(
         id=wandb_id,
         alternative=wandb_id,
-        key=cell_key((cell["noise_rate"], cell["width"], cell["samples"])),
+        key=cell_key(reading.sweep_key, (cell["noise_rate"], cell["width"], cell["samples"])),
         state=seeds_hash,
         name=f"{words}: {cell['n']} seeds",
         job_type=CELL,

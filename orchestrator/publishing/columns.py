@@ -5,6 +5,8 @@ The publisher writes by these names and the dashboard's charts read by them; one
 
 from __future__ import annotations
 
+import re
+
 from orchestrator.analysis.definitions import DECIDED_PHASES, METRICS
 from orchestrator.ledger_schema import RUNS
 from workers.schema import ROW_COLUMNS
@@ -37,7 +39,9 @@ CELL_HISTORY = (EPOCH, *(f"{column}_{bound}" for column in CELL_CURVES for bound
 """History keys of a cell; without an interval (one seed) the bounds are left out."""
 
 # -- configs ----------------------------------------------------------------------------------------------------------
-OF_EVERY = (KIND, SWEEP, "space")
+SWEEP_KEY = "sweep_key"
+"""Config key that tells sweeps of one name apart: no sweep writes to the W&B runs of another."""
+OF_EVERY = (KIND, SWEEP, SWEEP_KEY, "space")
 HYPERPARAMETERS = tuple(name for name in RUNS.names if name not in ("run_id", "recipe"))
 """Flat, as they stand in the ledger: dataset, dataset_version, width, parameters (p), samples (n), ratio (p/n), ..."""
 END_FACTS = (
@@ -110,5 +114,5 @@ def cell_words(noise_rate: float, width: int, samples: int) -> str:
 
 
 def summary_id(sweep: str) -> str:
-    """The id of a sweep's summary run."""
-    return f"{sweep}-summary"
+    """The id of a sweep's summary run: of characters and a length that W&B allows, for its tables' artifacts too."""
+    return f"{re.sub(r'[^A-Za-z0-9_.-]', '-', sweep)[:80]}-summary"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
@@ -14,7 +14,7 @@ from orchestrator.publishing.folder import Folder, is_synced
 from orchestrator.publishing.items import Item, Marker
 from orchestrator.publishing.messages import Order, Supersede, Written
 from orchestrator.publishing.target import Target
-from orchestrator.publishing.writer import Writer
+from orchestrator.publishing.writer import RefusedError, Writer
 
 
 class Destination(Protocol):
@@ -25,7 +25,12 @@ class Destination(Protocol):
         ...
 
     def write(self, item: Item) -> Written:
-        """Write one item, which may be there in part. Raises TroubleError: try the same again later."""
+        """Write one item, which may be there in part.
+
+        Raises:
+            TroubleError: try the same again later.
+            RefusedError: it will never be taken.
+        """
         ...
 
 
@@ -94,7 +99,8 @@ class Server:
         with _staging(self._folder) as folder:
             written = self._writer.write(Order(item, folder, *to, online=True))
             if before is not None and before.id != written.id:
-                self._writer.write(Supersede(before.id, written.id, folder, *to))
+                with suppress(RefusedError):  # somebody deleted it meanwhile
+                    self._writer.write(Supersede(before.id, written.id, folder, *to))
         if item.ended:
             self._known[item.key] = Marker.of(item, written.id)
             self._folder.remember(self._where, self._known[item.key])

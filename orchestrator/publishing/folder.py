@@ -72,26 +72,38 @@ class Folder:
             os.close(descriptor)
 
     def staging(self) -> Path:
-        """An empty folder to write one W&B run in."""
+        """An empty folder to write one W&B run in. Raises FolderError, as all that writes here does."""
         import tempfile
 
-        (self.path / _STAGING).mkdir(exist_ok=True)
-        return Path(tempfile.mkdtemp(dir=self.path / _STAGING))
+        with self._writing():
+            (self.path / _STAGING).mkdir(exist_ok=True)
+            return Path(tempfile.mkdtemp(dir=self.path / _STAGING))
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise FolderError(
+                f"cannot write {self.path}: {error.strerror or error}. Nothing is lost: make room, or choose another "
+                "folder with --dir, and give the same command again"
+            ) from error
 
     def commit(self, written: Path, marker: Marker) -> Path:
         """Let a finished offline W&B run appear, durably. Returns its folder."""
         shutil.rmtree(written / "logs", ignore_errors=True)  # W&B's own debug output
-        (written / _MARKER).write_text(json.dumps(asdict(marker)))
-        for path in (*written.rglob("*"), written):
-            if not path.is_symlink():
-                _sync(path)
-        final = self.path / written.name
-        for number in range(1, 1000):
-            if not final.exists():
-                break
-            final = self.path / f"{written.name}-{number}"
-        os.rename(written, final)
-        _sync(self.path)
+        with self._writing():
+            (written / _MARKER).write_text(json.dumps(asdict(marker)))
+            for path in (*written.rglob("*"), written):
+                if not path.is_symlink():
+                    _sync(path)
+            final = self.path / written.name
+            for number in range(1, 1000):
+                if not final.exists():
+                    break
+                final = self.path / f"{written.name}-{number}"
+            os.rename(written, final)
+            _sync(self.path)
         return final
 
     def offline(self) -> dict[Path, Marker]:
@@ -105,7 +117,8 @@ class Folder:
     def discard(self, offline: Path) -> None:
         """Take away an offline W&B run that another one has replaced; at once, so that no half of it is ever synced."""
         gone = self.staging() / offline.name
-        os.rename(offline, gone)
+        with self._writing():
+            os.rename(offline, gone)
         shutil.rmtree(gone, ignore_errors=True)
 
     def finished(self, where: str) -> dict[str, Marker]:
@@ -121,7 +134,7 @@ class Folder:
 
     def remember(self, where: str, marker: Marker) -> None:
         """Note that a W&B run is complete on the server."""
-        with open(self.path / _FINISHED, "ab") as stream:
+        with self._writing(), open(self.path / _FINISHED, "ab") as stream:
             stream.write(b"\n" if stream.tell() and not self._ends_a_line() else b"")
             stream.write(json.dumps({"where": where, **asdict(marker)}).encode() + b"\n")
             stream.flush()

@@ -48,13 +48,22 @@ class Trouble:
 
 
 @dataclass(frozen=True)
+class Refused:
+    """W&B will never carry an order out as it is; with `everything`, nor any other to this project."""
+
+    reason: str
+    everything: bool = False
+
+
+@dataclass(frozen=True)
 class Account:
     """What W&B's own settings say: its server, and whether there is a key for it. The key itself stays there.
 
-    `problem` says what is wrong with a key that there is.
+    `problem` says what is wrong with a key that there is. `mode` is what `wandb offline` or `wandb disabled` has set.
     """
 
     base_url: str
     has_key: bool
     entity: str | None
     problem: str | None = None
+    mode: str | None = None

@@ -19,16 +19,16 @@ from orchestrator.publishing.cell_items import cell_items, cell_key, ended_cells
 from orchestrator.publishing.columns import CELL, RUN, SUMMARY
 from orchestrator.publishing.destinations import Destination, Files, Server
 from orchestrator.publishing.durable import DurableRows
-from orchestrator.publishing.folder import Folder
+from orchestrator.publishing.folder import Folder, FolderError
 from orchestrator.publishing.items import Item
 from orchestrator.publishing.outcome import Outcome
 from orchestrator.publishing.reading import Reading, is_launched, listing, read
 from orchestrator.publishing.run_items import ended_items, ended_states, live_items, run_key
 from orchestrator.publishing.stopping import Stopping
-from orchestrator.publishing.summary_item import SUMMARY_KEY, summary_digest, summary_item
-from orchestrator.publishing.target import Target
+from orchestrator.publishing.summary_item import summary_digest, summary_item, summary_key
+from orchestrator.publishing.target import CONNECTIONS, Target
 from orchestrator.publishing.troubles import Troubles
-from orchestrator.publishing.writer import StoppedError, TroubleError, Writer
+from orchestrator.publishing.writer import RefusedError, StoppedError, TroubleError, Writer
 from orchestrator.storage import StorageError
 
 if TYPE_CHECKING:
@@ -88,13 +88,14 @@ class Publisher:
         stopping: Stopping,
     ) -> None:
         self._ledger, self._target, self._folder = ledger, target, folder
-        self._options, self._stopping = options, stopping
+        self._options, self._say, self._stopping = options, say, stopping
         self._troubles = Troubles(say, None if options.follow else options.patience_seconds)
         self._ledger_troubles = Troubles(
             say, what=("The ledger cannot be read right now", "The ledger can be read again")
         )
         self._durable = DurableRows(ledger)
         self._live: dict[str, str] = {}
+        self._written: set[str] = set()
         self._destination: Destination | None = None
         self._last_live = self._last_summary = float("-inf")
         self.outcome = Outcome("disabled", options.mode, folder.path)
@@ -105,6 +106,7 @@ class Publisher:
         Raises:
             LedgerError, StorageError: the ledger cannot be read.
             ConnectionError: W&B's settings do not fit, or without `follow` it takes nothing for too long.
+            ValueError: W&B refuses the project, now and forever.
         """
         if self._target.connection == "disabled":
             return self.outcome
@@ -137,6 +139,8 @@ class Publisher:
                     seen = now
                 if over and listing(self._ledger) == now and not is_launched(self._ledger):
                     return
+            except FolderError:
+                raise
             except StorageError as error:
                 self._stopping.wait(self._ledger_troubles.begin(str(error)))
                 continue
@@ -151,6 +155,8 @@ class Publisher:
     def _pass(self, writer: Writer, reading: Reading, *, is_last: bool) -> None:
         """Bring what is published up to one reading of the ledger."""
         destination = self._destination or self._connected(writer)
+        if destination is None:
+            return
         mode = self._options.mode
         if mode == "auto":
             mode = "runs" if len(reading.planned) <= MOST_RUNS else "cells"
@@ -168,19 +174,35 @@ class Publisher:
             self._last_summary = time.monotonic()
             todo.append(self._summary(reading, destination))
         for item in itertools.chain.from_iterable(todo):
-            written = self._patiently(functools.partial(destination.write, item))
-            self.outcome.written[item.job_type] += item.ended
-            self.outcome.url = written.url
+            self._write(destination, item)
             if self._stopping.asked:
                 raise StoppedError
 
-    def _connected(self, writer: Writer) -> Destination:
-        """Learn where to, and what is there."""
+    def _write(self, destination: Destination, item: Item) -> None:
+        """Write one item; one that W&B refuses is told, counted, and not tried again by this publisher."""
+        if item.id in self.outcome.refused:
+            return
+        try:
+            written = self._patiently(functools.partial(destination.write, item))
+        except RefusedError as error:
+            self.outcome.refused[item.id] = f"{item.name} ({error})"
+            self._say(f"Not published: {item.id}, {self.outcome.refused[item.id]}")
+            return
+        if item.ended:
+            self.outcome.written[item.job_type] += 1
+            self._written.add(item.key)
+        self.outcome.url = written.url
+
+    def _connected(self, writer: Writer) -> Destination | None:
+        """Learn where to, and what is there; None where W&B's own settings say that nothing is published."""
         account = self._patiently(writer.start)
-        connection = self._target.connection or ("online" if account.has_key else "offline")
-        if account.problem and self._target.connection != "offline":
+        set_so = CONNECTIONS.get(account.mode or "") if self._target.connection is None else None
+        if set_so == "disabled":
+            return None
+        connection = self._target.connection or ("online" if account.has_key and set_so != "offline" else "offline")
+        if account.problem and connection != "offline":
             raise ConnectionError(
-                f"the key for {account.base_url} is none ({account.problem}): run wandb login --relogin"
+                f"the key for {account.base_url} cannot be used ({account.problem}): run wandb login --relogin"
             )
         if connection == "online" and not account.has_key:
             raise ConnectionError(
@@ -203,10 +225,14 @@ class Publisher:
         return self._destination
 
     def _patiently(self, call: Callable[[], Result]) -> Result:
-        """What `call` gives in the end. Raises StoppedError, or ConnectionError where patience has an end."""
+        """What `call` gives in the end. Raises StoppedError, RefusedError, or ConnectionError where patience ends."""
         while True:
             try:
                 result = call()
+            except RefusedError as error:
+                if error.everything:
+                    raise ValueError(str(error)) from error
+                raise
             except TroubleError as error:
                 self._stopping.wait(self._troubles.begin(str(error)))
                 if self._stopping.asked:
@@ -220,13 +246,14 @@ class Publisher:
     def _is_new(self, destination: Destination, key: str, state: str, job_type: str) -> bool:
         known = destination.known().get(key)
         if known is not None and known.state == state:
-            self.outcome.there[job_type] += 1
+            self.outcome.there[job_type] += key not in self._written
             return False
         return True
 
     def _runs(self, reading: Reading, destination: Destination) -> Iterator[Item]:
         states = ended_states(reading)
-        new = [run_id for run_id, state in states.items() if self._is_new(destination, run_key(run_id), state, RUN)]
+        keys = {run_id: run_key(reading.sweep_key, run_id) for run_id in states}
+        new = [run_id for run_id, state in states.items() if self._is_new(destination, keys[run_id], state, RUN)]
         return ended_items(reading, new, self._target)
 
     def _runs_in_training(self, reading: Reading) -> Iterator[Item]:
@@ -238,12 +265,14 @@ class Publisher:
     def _cells(self, reading: Reading, destination: Destination) -> Iterator[Item]:
         planned, cells = _tables(reading)
         points = ended_cells(reading, planned)
-        new = {at: state for at, state in points.items() if self._is_new(destination, cell_key(at), state, CELL)}
+        keys = {at: cell_key(reading.sweep_key, at) for at in points}
+        new = {at: state for at, state in points.items() if self._is_new(destination, keys[at], state, CELL)}
         yield from cell_items(reading, planned, cells, new, self._target)
 
     def _summary(self, reading: Reading, destination: Destination) -> Iterator[Item]:
         digest = summary_digest(reading)
-        if not reading.ended or not self._is_new(destination, SUMMARY_KEY, digest, SUMMARY):
+        key = summary_key(reading.sweep_key)
+        if not reading.ended or not self._is_new(destination, key, digest, SUMMARY):
             return
         folder = self._folder.staging()
         try:

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 from orchestrator import paths
 from orchestrator.lease import current_claim
 from orchestrator.ledger import Ledger, Manifest
-from orchestrator.publishing.columns import RECIPE_PREFIX, cell_words
-from orchestrator.publishing.items import known
-from orchestrator.publishing.target import MOST_TAG_CHARACTERS, Target
+from orchestrator.publishing.columns import KIND, RECIPE_PREFIX, SWEEP, SWEEP_KEY, cell_words
+from orchestrator.publishing.items import known, short_hash
+from orchestrator.publishing.target import Target, sweep_tag
 
 if TYPE_CHECKING:
     import polars as pl
@@ -71,13 +71,19 @@ class Reading:
         return frozenset(run.run_id for run in expand(self.manifest.space))
 
     @property
+    def sweep_key(self) -> str:
+        """The same wherever the ledger is copied to, another for another sweep of the same name."""
+        return short_hash(self.ledger.name, self.manifest.created)[:8]
+
+    @property
     def unfinished(self) -> int:
         """Planned runs that have not ended."""
         return len(self.planned - self.ended.keys())
 
     def shared_config(self, kind: str) -> dict[str, Any]:
         """What stands in every config."""
-        return {"kind": kind, "sweep": self.ledger.name, "space": self.manifest.space.name}
+        name, space = self.ledger.name, self.manifest.space.name
+        return {KIND: kind, SWEEP: name, SWEEP_KEY: self.sweep_key, "space": space}
 
     def recipe_config(self, recipe: str) -> dict[str, Any]:
         """The recipe's own values, flat."""
@@ -88,7 +94,7 @@ class Reading:
 
     def tags(self, target: Target) -> tuple[str, ...]:
         """The sweep's name, and what the user gave."""
-        return tuple(dict.fromkeys((self.ledger.name[:MOST_TAG_CHARACTERS], *target.tags)))
+        return tuple(dict.fromkeys((sweep_tag(self.ledger.name), *target.tags)))
 
 
 def read(ledger: Ledger) -> Reading:

@@ -28,8 +28,8 @@ RUNS_AT_ONCE = 64
 """Runs whose rows are in memory together."""
 
 
-def run_key(run_id: str) -> str:
-    return f"run:{run_id}"
+def run_key(sweep_key: str, run_id: str) -> str:
+    return f"{sweep_key} run:{run_id}"
 
 
 def ended_states(reading: Reading) -> dict[str, str]:
@@ -85,10 +85,12 @@ def _item(
     summary = {STATUS: status, SIGNATURE: end.get("signature"), "evaluations": len(rows)}
     summary |= {name: end.get(name) for name in ("seconds", "gpu_seconds", "images")}
     summary |= {f"{FINAL_PREFIX}{name}": score.get(name) for name in (*FINAL_METRICS, "epoch_best")}
+    # a run that was taken over is that of another sweep, too, and there it may have been published already
+    wandb_id = f"{run_id}-{reading.sweep_key}" if end.get("reused_from") else run_id
     return Item(
-        id=run_id,
-        alternative=f"{run_id}-{attempt}",
-        key=run_key(run_id),
+        id=wandb_id,
+        alternative=f"{wandb_id}-{attempt}",
+        key=run_key(reading.sweep_key, run_id),
         state=state,
         name=f"noise {run['noise_rate']:g}, {size}, seed {run['seed']}",
         job_type=RUN,

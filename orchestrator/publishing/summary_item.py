@@ -28,11 +28,14 @@ if TYPE_CHECKING:
 
     from search_spaces.spec import SearchSpace
 
-SUMMARY_KEY = "summary"
 MOST_ERROR_CHARACTERS = 2_000
 DEFAULT_LEVELS = ("err_last",)
 """Metrics whose boundary is in the table where the space names no level of its own."""
 Table = tuple[Sequence[str], Sequence[Sequence[Any]]]
+
+
+def summary_key(sweep_key: str) -> str:
+    return f"{sweep_key} summary"
 
 
 def summary_digest(reading: Reading) -> str:
@@ -59,7 +62,7 @@ def summary_item(
     return Item(
         id=summary_id(name),
         alternative=summary_id(name),
-        key=SUMMARY_KEY,
+        key=summary_key(reading.sweep_key),
         state=digest,
         name=f"{name}: summary",
         job_type=SUMMARY,

@@ -11,7 +11,10 @@ MODES = ("auto", "runs", "cells", "summary")
 Connection = Literal["online", "offline", "disabled"]
 DEFAULT_PROJECT = "bo-sweep"
 MOST_TAG_CHARACTERS = 64
-_CONNECTIONS: dict[str, Connection | None] = {
+MOST_NAME_CHARACTERS = 128
+RESERVED = "/\\#?%:"
+"""What W&B allows in the name of no project and no entity."""
+CONNECTIONS: dict[str, Connection | None] = {
     "": None,
     "online": "online",
     "run": "online",
@@ -55,28 +58,46 @@ class Target:
         """What options say, and where they are silent WANDB_ENTITY, _PROJECT, _RUN_GROUP, _TAGS and _MODE.
 
         Raises:
-            ValueError: an unknown WANDB_MODE, or tags that W&B refuses; all of it in one message.
+            ValueError: an unknown WANDB_MODE, or names or tags that W&B refuses; all of it in one message.
         """
         told = os.environ if environment is None else environment
         mode = told.get("WANDB_MODE", "")
+        project = project or told.get("WANDB_PROJECT") or DEFAULT_PROJECT
+        entity = entity or told.get("WANDB_ENTITY") or None
         tags = tags or tuple(tag.strip() for tag in told.get("WANDB_TAGS", "").split(",") if tag.strip())
-        problems = [
+        problems = [*_misnamed("project", project), *_misnamed("entity", entity or "x")]
+        problems += [
             f"tag {tag!r} has {len(tag)} characters; W&B allows 1 to {MOST_TAG_CHARACTERS}: choose another"
             for tag in tags
             if not 0 < len(tag) <= MOST_TAG_CHARACTERS
         ]
-        if mode not in _CONNECTIONS:
-            known = ", ".join(name for name in _CONNECTIONS if name)
+        if mode not in CONNECTIONS:
+            known = ", ".join(name for name in CONNECTIONS if name)
             problems.append(f"WANDB_MODE is {mode!r}; allowed are {known}: set one of them, or none")
         if problems:
             raise ValueError("; ".join(problems))
         return cls(
-            project=project or told.get("WANDB_PROJECT") or DEFAULT_PROJECT,
-            entity=entity or told.get("WANDB_ENTITY") or None,
+            project=project,
+            entity=entity,
             group=group or told.get("WANDB_RUN_GROUP") or None,
             tags=tags,
-            connection=_CONNECTIONS[mode],
+            connection=CONNECTIONS[mode],
         )
+
+
+def _misnamed(what: str, name: str) -> list[str]:
+    found = sorted({character for character in name if character in RESERVED or character.isspace()} - {" "})
+    if len(name) <= MOST_NAME_CHARACTERS and not found and name.strip() == name:
+        return []
+    return [
+        f"{what} {name!r} is no name that W&B allows: {MOST_NAME_CHARACTERS} characters at most, none of {RESERVED}, "
+        f"and no space around it; choose another with --{what} or WANDB_{what.upper()}"
+    ]
+
+
+def sweep_tag(sweep: str) -> str:
+    """The tag of all W&B runs of a sweep, by which its dashboard finds them."""
+    return sweep[:MOST_TAG_CHARACTERS]
 
 
 def passed_on(environment: Mapping[str, str] | None = None) -> dict[str, str]:

@@ -8,8 +8,10 @@ without ending itself. Its end is this one's: nothing is written that nobody wai
 
 from __future__ import annotations
 
+import json
 import os
 import queue
+import re
 import signal
 import sys
 import threading
@@ -18,18 +20,22 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, Literal
 
-from orchestrator.publishing.columns import DIGEST, EPOCH, ROW_ATTEMPT, ROW_EVALUATION, SUPERSEDED
+from orchestrator.publishing.columns import DIGEST, EPOCH, ROW_ATTEMPT, ROW_EVALUATION, SUPERSEDED, SWEEP_KEY
 from orchestrator.publishing.items import Item
-from orchestrator.publishing.messages import Account, Order, Supersede, Trouble, Written
+from orchestrator.publishing.messages import Account, Order, Refused, Supersede, Trouble, Written
+from orchestrator.publishing.offline_log import rows_in
 from orchestrator.publishing.priority import lower_sessions
 
 INIT_SECONDS = 120.0
 FINISH_SECONDS = 240.0
 GRAPHQL_SECONDS = 60.0
 """Long, as training has the processor first; a server that fails is noticed by W&B's client, within seconds."""
-_RETRIES = 4  # of each request by W&B itself; patience beyond that is the publisher's
+_RETRIES = 3  # of each request by W&B itself; patience beyond that is the publisher's
+_DELETED = "previously created and deleted"
+_REFUSED = re.compile("permission denied|not found during upsertBucket|invalid project name", re.IGNORECASE)
+"""What W&B says where another try can change nothing: of one W&B run, and of a whole project."""
 _LINES = """query RunResumeStatus($project: String, $entity: String, $name: String!) {
-  model(name: $project, entityName: $entity) { bucket(name: $name, missingOk: true) { historyLineCount } }
+  model(name: $project, entityName: $entity) { bucket(name: $name, missingOk: true) { historyLineCount config tags } }
 }"""
 
 
@@ -41,7 +47,7 @@ def main(read: int, write: int) -> None:
     orders: queue.Queue[Any] = queue.Queue()
     threading.Thread(target=_receive, args=(Connection(read, writable=False), orders), daemon=True).start()
     answers = Connection(write, readable=False)
-    answers.send(_account())
+    answers.send(_account_or_not())
     while True:
         order = orders.get()
         answers.send(_carried_out(order))
@@ -56,6 +62,15 @@ def _receive(connection: Connection, orders: queue.Queue[Any]) -> None:
         os._exit(0)
 
 
+def _account_or_not() -> Account | Trouble | Refused:
+    try:
+        return _account()
+    except ImportError as error:
+        return Refused(f"the package wandb cannot be imported ({_words(error)}): pip install wandb", everything=True)
+    except Exception as error:  # of W&B's client, such as a process of its own that does not start
+        return Trouble(_words(error))
+
+
 def _account() -> Account:
     import wandb
     from wandb.errors import AuthenticationError
@@ -65,17 +80,27 @@ def _account() -> Account:
     try:
         found = authenticate_session(host=settings.base_url, source="bo-sweep", prompt=False)
     except (AuthenticationError, ValueError, wandb.Error) as error:
-        return Account(settings.base_url, False, settings.entity, _words(error))
-    return Account(settings.base_url, found is not None, settings.entity)
+        return Account(settings.base_url, False, settings.entity, _words(error), settings.mode)
+    return Account(settings.base_url, found is not None, settings.entity, mode=settings.mode)
 
 
-def _carried_out(order: Order | Supersede) -> Written | Trouble:
+def _carried_out(order: Order | Supersede) -> Written | Trouble | Refused:
     try:
         if isinstance(order, Supersede):
             return _superseded(order)
         return _online(order) if order.online else _offline(order)
     except Exception as error:  # of W&B's client; whatever it is, it is not the end of the publisher
-        return Trouble(_words(error))
+        return _refused(error) or Trouble(_words(error))
+
+
+def _refused(error: Exception) -> Refused | None:
+    text = " ".join(str(error).split())
+    if _DELETED in text:
+        return Refused("it was deleted there, and W&B takes an id only once")
+    if not _REFUSED.search(text):
+        return None
+    remedy = "name a team or user and a project that this key may write to, with --entity and --project"
+    return Refused(f"W&B refuses ({_words(error)}): {remedy}", everything=True)
 
 
 def _words(error: BaseException) -> str:
@@ -83,38 +108,60 @@ def _words(error: BaseException) -> str:
     return f"{type(error).__name__}: {text}"[:400]
 
 
-def _offline(order: Order) -> Written:
+def _offline(order: Order) -> Written | Trouble:
     item = order.item
     run = _start(order, item.id)
     folder = Path(run.settings.sync_dir)
     _write(run, item, item.rows)
     run.finish(exit_code=1 if item.failed else 0)
-    return Written(item.id, folder, len(item.rows))
+    expected, rows = 1 if item.media else len(item.rows), rows_in(folder / f"run-{item.id}.wandb")
+    if rows != expected:
+        return Trouble(f"the file of {item.name} is incomplete ({rows} rows of {expected}): is the disk full?")
+    return Written(item.id, folder, rows)
 
 
 def _online(order: Order) -> Written | Trouble:
     """Add what the server does not have yet. The stream keeps its order, so what it has is the beginning."""
     item = order.item
-    run = _start(order, item.id, resume="allow")
+    run = _start(order, _own_id(order, item.id), resume="allow")
     if _contradicts(run, item):
-        _mark_superseded(run, by=item.alternative)
+        old, new = run.id, _own_id(order, item.alternative)
+        _mark_superseded(run, by=new)
         run.finish()
-        run = _start(order, item.alternative, resume="allow")
-    there = run.starting_step if run.resumed else 0
-    expected = len(item.rows)
+        if not _is_superseded(order, old):
+            return Trouble(f"{old} is not marked as superseded yet")
+        run = _start(order, new, resume="allow")
     if item.media:
-        is_new = not run.resumed or run.config.get(DIGEST) != item.state
-        expected = there + is_new
-        if is_new:
-            _write(run, item, [], at=there)
-            run.config.update(dict(item.config), allow_val_change=True)
-    else:
-        _write(run, item, [row for row in item.rows if row[0] >= there])
+        return _online_media(order, run)
+    there = run.starting_step if run.resumed else 0
+    _write(run, item, [row for row in item.rows if row[0] >= there])
     run.finish(exit_code=1 if item.failed else 0)
-    return _checked(order, run.id, expected, run.url)
+    return _checked(order, run.id, len(item.rows), run.url)
 
 
-def _start(order: Order, wandb_id: str, *, resume: Literal["allow"] | None = None) -> Any:
+def _online_media(order: Order, run: Any) -> Written | Trouble:
+    """Tables and figures, then, once they are there, the digest that says so: a kill between them leaves no gap."""
+    item = order.item
+    there = run.starting_step if run.resumed else 0
+    is_new = not run.resumed or run.config.get(DIGEST) != item.state
+    if is_new:
+        _write(run, item, [], at=there)
+        run.finish()
+        run = _start(order, run.id, resume="must")
+        run.config.update(dict(item.config), allow_val_change=True)
+    run.finish()
+    if _config_of(_bucket(order, run.id)).get(DIGEST) != item.state:
+        return Trouble(f"the server does not show the new state of {item.name}")
+    return _checked(order, run.id, there + is_new, run.url)
+
+
+def _own_id(order: Order, wandb_id: str) -> str:
+    """That id, or where a W&B run of another sweep has it, one of our own: the same run may be part of several."""
+    key = order.item.config[SWEEP_KEY]
+    return wandb_id if _config_of(_bucket(order, wandb_id)).get(SWEEP_KEY, key) == key else f"{wandb_id}-{key}"
+
+
+def _start(order: Order, wandb_id: str, *, resume: Literal["allow", "must"] | None = None) -> Any:
     import wandb
 
     item = order.item
@@ -128,7 +175,8 @@ def _start(order: Order, wandb_id: str, *, resume: Literal["allow"] | None = Non
         group=item.group,
         job_type=item.job_type,
         tags=list(item.tags),
-        config={} if resume and item.media else dict(item.config),  # the server's own is looked at first
+        # the digest comes last, and the server's own is looked at first
+        config={name: value for name, value in item.config.items() if not (resume and name == DIGEST)},
         dir=order.folder,
         reinit="create_new",
         settings=_settings(update_finish_state=item.ended),
@@ -164,7 +212,10 @@ def _settings(update_finish_state: bool = True) -> Any:
 
 def _write(run: Any, item: Item, rows: Iterable[tuple[int, Mapping[str, Any]]], *, at: int | None = None) -> None:
     if item.media:
-        run.log(_media(item), step=at)
+        media = _media(item)
+        run.log(media, step=at)
+        if at is not None:
+            _await_saved(media)
     else:
         run.define_metric(EPOCH)
         run.define_metric("*", step_metric=EPOCH)
@@ -181,6 +232,21 @@ def _media(item: Item) -> dict[str, Any]:
         for key, (columns, rows) in item.tables.items()
     }
     return tables | {key: wandb.Image(path) for key, path in item.figures.items()}
+
+
+def _await_saved(media: Mapping[str, Any]) -> None:
+    """Wait until the server has the tables: a table whose upload fails would be missing, and W&B's client only logs it.
+
+    Raises:
+        ConnectionError: it does not have one of them.
+    """
+    for key, value in media.items():
+        target = getattr(value, "_artifact_target", None)
+        handle = getattr(target and target.artifact, "_save_handle", None)
+        if handle is not None:
+            answer = handle.wait_or(timeout=FINISH_SECONDS).response.log_artifact_response
+            if answer.error_message:
+                raise ConnectionError(f"table {key} was not taken: {answer.error_message}")
 
 
 def _contradicts(run: Any, item: Item) -> bool:
@@ -215,7 +281,12 @@ def _bucket(order: Order | Supersede, wandb_id: str) -> dict[str, Any] | None:
     return bucket
 
 
-def _superseded(order: Supersede) -> Written:
+def _config_of(bucket: Mapping[str, Any] | None) -> dict[str, Any]:
+    values = json.loads((bucket or {}).get("config") or "{}")
+    return {name: entry["value"] for name, entry in values.items() if isinstance(entry, dict) and "value" in entry}
+
+
+def _superseded(order: Supersede) -> Written | Trouble:
     import wandb
 
     if _bucket(order, order.id) is None:  # someone has deleted it
@@ -232,7 +303,12 @@ def _superseded(order: Supersede) -> Written:
     )
     _mark_superseded(run, by=order.by)
     run.finish()
-    return Written(order.id, None, 0)
+    return Written(order.id, None, 0) if _is_superseded(order, order.id) else Trouble(f"{order.id} is not marked yet")
+
+
+def _is_superseded(order: Order | Supersede, wandb_id: str) -> bool:
+    """Whether the mark has arrived: W&B's client only logs that it has not."""
+    return SUPERSEDED in ((_bucket(order, wandb_id) or {}).get("tags") or ())
 
 
 def _mark_superseded(run: Any, *, by: str) -> None:

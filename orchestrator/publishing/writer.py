@@ -10,7 +10,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from multiprocessing.connection import Connection
 
-from orchestrator.publishing.messages import Account, Order, Supersede, Trouble, Written
+from orchestrator.publishing.messages import Account, Order, Refused, Supersede, Trouble, Written
 from orchestrator.publishing.target import passed_on
 
 START_SECONDS = 600.0
@@ -23,6 +23,14 @@ _LOOK_SECONDS = 0.2
 
 class TroubleError(ConnectionError):
     """W&B did not take something; it will be tried again."""
+
+
+class RefusedError(Exception):
+    """W&B will not take something, however often it is asked; with `everything`, nothing at all of this project."""
+
+    def __init__(self, refused: Refused) -> None:
+        super().__init__(refused.reason)
+        self.everything = refused.everything
 
 
 class StoppedError(Exception):
@@ -46,7 +54,7 @@ class Writer:
         self.account: Account | None = None
 
     def start(self) -> Account:
-        """Start the process, if none runs. Raises TroubleError, StoppedError."""
+        """Start the process, if none runs. Raises TroubleError, StoppedError, RefusedError."""
         if self._process is not None and self.account is not None:
             return self.account
         before = os.pread(self._lock, 12, 0).strip()
@@ -76,7 +84,7 @@ class Writer:
         return account
 
     def write(self, order: Order | Supersede) -> Written:
-        """Carry out one order. Raises TroubleError, StoppedError; the process is ended then."""
+        """Carry out one order. Raises TroubleError, StoppedError (the process is ended then), or RefusedError."""
         if self._written >= ITEMS_A_PROCESS:
             self.stop()
         self.start()
@@ -106,6 +114,8 @@ class Writer:
         if isinstance(answer, Trouble):
             self.stop()  # what W&B's client still tries is not waited for
             raise TroubleError(answer.reason)
+        if isinstance(answer, Refused):
+            raise RefusedError(answer)
         return answer  # type: ignore[no-any-return]
 
     def stop(self) -> None:

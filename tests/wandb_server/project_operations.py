@@ -14,6 +14,10 @@ FEATURES = ("FILESTREAM_GZIP",)
 class RefusedError(Exception):
     """An operation that the server does not carry out; the message goes into `errors`."""
 
+    def __init__(self, message: str, status: int = 409) -> None:
+        super().__init__(message)
+        self.status = status
+
 
 class ProjectOperations:
     """Carries them out on a state."""

@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable
 from typing import Any
 
+from tests.wandb_server.project_operations import RefusedError
 from tests.wandb_server.state import EVENTS, HISTORY, OUTPUT, Artifact, Run, State
 from tests.wandb_server.uploads import Uploads
 
@@ -48,6 +49,11 @@ class RunOperations:
 
     def _upsert(self, asked: dict[str, Any]) -> Any:
         entity, project = asked.get("entity") or self._entity, asked.get("project") or "uncategorized"
+        if entity in self._state.forbidden:
+            raise RefusedError("permission denied", 403)
+        if f"{entity}/{project}/{asked['name']}" in self._state.deleted:
+            words = f"run {entity}/{project}/{asked['name']} was previously created and deleted; try a new run name"
+            raise RefusedError(words)
         known = next((run for run in self._state.runs.values() if run.storage_id == asked.get("id")), None)
         known = known or self._state.run(entity, project, asked["name"])
         run = known or self._state.run(entity, project, asked["name"], create=True)
@@ -90,7 +96,7 @@ class RunOperations:
 
     def _delete(self, asked: dict[str, Any]) -> Any:
         found = next(run for run in self._state.runs.values() if run.storage_id == asked["id"])
-        del self._state.runs[found.path]
+        self._state.delete(found.path)
         return {"deleteRun": {"clientMutationId": None}}
 
     def _create_files(self, asked: dict[str, Any]) -> Any:

@@ -162,7 +162,7 @@ class FakeWandb:
             try:
                 return web.json_response({"data": operation(asked.get("variables") or {})})
             except RefusedError as error:
-                return _errors(str(error), 409)
+                return _errors(str(error), error.status)
             except (LookupError, AssertionError, TypeError) as error:  # asked otherwise than this server expects
                 self.unknown.append(f"{name}: {error!r} in {asked}")
                 return _errors(f"unknown to the server of the tests: {error!r}", 400)

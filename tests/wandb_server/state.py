@@ -117,11 +117,20 @@ class State:
         self.charts: dict[str, dict[str, str]] = {}
         self.artifacts: dict[str, Artifact] = {}
         self.projects: set[tuple[str, str]] = set()
+        self.deleted: set[str] = set()
+        """Paths of runs that somebody deleted: their ids are not given again."""
+        self.forbidden: set[str] = set()
+        """Entities that the key may not write to."""
         self._numbers = itertools.count(1)
 
     def new_id(self, kind: str) -> str:
         """A node's id, opaque as the real ones."""
         return base64.b64encode(f"{kind}:{next(self._numbers)}".encode()).decode()
+
+    def delete(self, path: str) -> None:
+        """As when somebody deletes a run on its page."""
+        del self.runs[path]
+        self.deleted.add(path)
 
     def run(self, entity: str, project: str, name: str, *, create: bool = False) -> Run | None:
         """The run, made where there is none if `create`."""

@@ -7,6 +7,7 @@ from typing import Any
 
 from orchestrator.publishing import columns
 from orchestrator.publishing.dashboard.plan import ChartPanel, CurvePanel, Dashboard, ImagePanel, Panel, Section
+from orchestrator.publishing.target import sweep_tag
 
 MOST_RUNS_IN_A_CHART = 100
 WIDTH, CHART_HEIGHT, TABLE_HEIGHT = 24, 10, 12
@@ -79,7 +80,7 @@ def _filter(sweep: str, kind: str | None = None) -> Any:
     expressions = _package("expr")
     tags = expressions.Tags()
     # by its tag: wandb-workspaces takes the config key "sweep" for W&B's own sweeps and asks for "Sweep"
-    parts = [tags.isin([sweep]), tags.notin([columns.SUPERSEDED])]
+    parts = [tags.isin([sweep_tag(sweep)]), tags.notin([columns.SUPERSEDED])]
     return expressions.And(*parts, *([] if kind is None else [expressions.Config(columns.KIND) == kind]))
 
 
