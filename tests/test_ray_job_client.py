@@ -166,8 +166,9 @@ def test_a_reader_that_has_gone_ends_the_log_quietly(api: JobApi, monkeypatch: p
 
 
 @pytest.fixture
-def ended(api: JobApi, request: pytest.FixtureRequest) -> Iterator[JobApi]:
+def ended(api: JobApi, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[JobApi]:
     """A dashboard where each job that comes ends at once, well unless the test says how."""
+    monkeypatch.setattr(logs, "LOOK_SECONDS", 0.01)
     left, end = threading.Event(), getattr(request, "param", {"status": DONE, "driver_exit_code": 0})
 
     def play() -> None:
