@@ -139,6 +139,12 @@ def without_operator(cluster: FakeCluster, job: Item) -> None:
     cluster.put(job)
 
 
+def without_kuberay(cluster: FakeCluster) -> None:
+    cluster.remove("CustomResourceDefinition", "rayjobs.ray.io")
+    cluster.remove("Pod", "operator-1", "kuberay-operator")
+    cluster.without("ray.io")
+
+
 def with_another_kueue(cluster: FakeCluster) -> None:
     cluster.without("kueue.x-k8s.io")
     cluster.groups_of_other_versions.add("kueue.x-k8s.io")
@@ -157,6 +163,7 @@ BREAKAGES: dict[str, tuple[Callable[[FakeCluster], object], str, str, str, str]]
         "no definition",
         "helm",
     ),
+    "no KubeRay, no operator": (without_kuberay, "operator", "skipped", "no RayJobs", "helm"),
     "old KubeRay": (lambda c: c.put(crd(fields=())), "KubeRay", "failed", "older than 1.7", "upgrades"),
     "alpha": (lambda c: c.put(crd(version="v1alpha1")), "KubeRay", "failed", "served as v1alpha1", "helm"),
     "CRD unread": (lambda c: c.forbid("get", "customresourcedefinitions"), "KubeRay", "ok", "not readable", ""),

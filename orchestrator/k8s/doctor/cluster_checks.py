@@ -60,7 +60,10 @@ def check_operator(api: Api) -> Finding:
         if pods:
             remedy = f"kubectl describe pods -n {namespace} -l {OPERATOR_LABEL}"
             return failed(f"{len(pods)} pods of the operator in {namespace!r}, none ready", remedy)
-    jobs = api.list("RayJob", labels=of_product())
+    try:
+        jobs = api.list("RayJob", labels=of_product())
+    except NotFoundError:
+        return skipped("there are no RayJobs that it could have dealt with", KUBERAY_REMEDY)
     now = datetime.now(UTC)
     neglected = [
         job["metadata"]["name"]
