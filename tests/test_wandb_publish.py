@@ -38,7 +38,7 @@ from orchestrator.publishing.columns import (
 )
 from orchestrator.publishing.durable import DurableRows
 from orchestrator.publishing.folder import Folder
-from orchestrator.publishing.offline_log import rows_in
+from orchestrator.publishing.offline_log import rows_in, rows_once_written
 from orchestrator.publishing.outcome import Outcome
 from orchestrator.publishing.publisher import Options, Publisher
 from orchestrator.publishing.reading import read
@@ -435,6 +435,10 @@ def test_files_that_are_cut_short_are_noticed(tmp_path: Path) -> None:
     for length in (0, len(content) // 2, len(content) - 1):
         path.write_bytes(content[:length])
         assert rows_in(path) is None
+    writing = threading.Timer(0.05, path.write_bytes, [content])  # W&B's client calls a run finished before its file is
+    writing.start()
+    assert rows_once_written(path) == 1
+    writing.join()
 
 
 def test_a_folder_that_cannot_be_written_is_told(tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ from typing import Any, Literal
 from orchestrator.publishing.columns import DIGEST, EPOCH, ROW_ATTEMPT, ROW_EVALUATION, SUPERSEDED, SWEEP_KEY
 from orchestrator.publishing.items import Item
 from orchestrator.publishing.messages import Account, Order, Refused, Supersede, Trouble, Written
-from orchestrator.publishing.offline_log import rows_in
+from orchestrator.publishing.offline_log import rows_once_written
 from orchestrator.publishing.priority import lower_sessions
 
 INIT_SECONDS = 120.0
@@ -114,7 +114,7 @@ def _offline(order: Order) -> Written | Trouble:
     folder = Path(run.settings.sync_dir)
     _write(run, item, item.rows)
     run.finish(exit_code=1 if item.failed else 0)
-    expected, rows = 1 if item.media else len(item.rows), rows_in(folder / f"run-{item.id}.wandb")
+    expected, rows = 1 if item.media else len(item.rows), rows_once_written(folder / f"run-{item.id}.wandb")
     if rows != expected:
         return Trouble(f"the file of {item.name} is incomplete ({rows} rows of {expected}): is the disk full?")
     return Written(item.id, folder, rows)
