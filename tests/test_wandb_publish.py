@@ -396,6 +396,19 @@ def test_a_launch_publishes_what_it_finds_complete(tmp_path: Path, monkeypatch: 
     assert {run.run_id for run in expand(ledger.manifest().space)} <= {run.id for run in published}
 
 
+def test_what_w_and_b_refuses_ends_with_one_and_says_how_to_go_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small_ledger(tmp_path / "sweep")
+    outcome = Outcome("online", "runs", tmp_path, refused={"abc": "noise 0, width 2 (it was deleted there)"})
+    monkeypatch.setattr(Publisher, "run", lambda self: outcome)
+    arguments = ["wandb", "publish", "sweep", "--storage", str(tmp_path), "--priority", "normal"]
+    result = CliRunner().invoke(main, arguments)
+    assert result.exit_code == 1
+    assert "deleted: 1 (abc). Undelete them" in result.stdout.replace("\n", " ")
+    assert json.loads(CliRunner().invoke(main, [*arguments, "--json"]).stdout)["not_published"] == outcome.refused
+
+
 def test_a_launch_goes_on_where_nothing_can_be_published(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
