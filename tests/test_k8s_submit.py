@@ -185,8 +185,16 @@ def test_a_job_that_is_being_deleted_is_waited_for_not_attached_to(cluster: Fake
     launch.api.delete("RayJob", made.manifests.name)
     with pytest.raises(OtherJobError, match="is being deleted; launch again when it is gone"):
         launch({"retries": 5})
-    again = submit(launch.api, made.manifests, sleep=lambda _: operator_lets_go(cluster, made.manifests.name))
-    assert again.state == "replaced"
+    naps: list[float] = []
+    told: list[str] = []
+
+    def nap(seconds: float) -> None:
+        naps.append(seconds)
+        if len(naps) == 9:
+            operator_lets_go(cluster, made.manifests.name)
+
+    assert submit(launch.api, made.manifests, tell=told.append, sleep=nap).state == "replaced"
+    assert told == [f"waiting until {made.manifests.name}, which has ended, is deleted with its pods"]
     assert cluster.item("RayJob", made.manifests.name)["metadata"]["uid"] != job["metadata"]["uid"]  # type: ignore[index]
 
 

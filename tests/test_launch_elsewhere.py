@@ -148,11 +148,11 @@ def test_a_claim_that_may_not_be_read_is_no_obstacle(launch: Callable[..., Resul
 
 
 @pytest.mark.parametrize(
-    ("done", "failed", "exit_code", "next_command"),
+    ("done", "failed", "exit_code", "told", "next_command"),
     [
-        (len(RUNS), 0, 0, "bo-sweep fetch digits-grid --on k8s --to fetched"),
-        (len(RUNS) - 2, 2, 1, "bo-sweep launch digits-grid --on k8s --retry-failed"),
-        (len(RUNS) - 2, 0, 3, "bo-sweep launch digits-grid --on k8s\n"),
+        (len(RUNS), 0, 0, "", "bo-sweep fetch digits-grid --on k8s --to fetched"),
+        (len(RUNS) - 2, 2, 1, "some runs failed.", "bo-sweep launch digits-grid --on k8s --retry-failed"),
+        (len(RUNS) - 2, 0, 3, "not all runs are done.", "bo-sweep launch digits-grid --on k8s\n"),
     ],
 )
 def test_waiting_ends_with_the_exit_code_of_the_launch(
@@ -162,6 +162,7 @@ def test_waiting_ends_with_the_exit_code_of_the_launch(
     done: int,
     failed: int,
     exit_code: int,
+    told: str,
     next_command: str,
 ) -> None:
     def play() -> None:
@@ -174,6 +175,8 @@ def test_waiting_ends_with_the_exit_code_of_the_launch(
     result = launch("--wait")
     assert (result.exit_code, cluster.items("RayJob")[0]["status"]) == (exit_code, DONE)
     assert next_command in result.stderr
+    assert ("succeeded, but" in result.stderr) == bool(told)
+    assert told in result.stderr
 
 
 @pytest.mark.parametrize(

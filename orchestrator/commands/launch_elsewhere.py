@@ -125,6 +125,7 @@ def _launched(
             connection_of(profile, kubeconfig),
             dry_run=cast(Literal["client", "server"] | None, dry_run),
             ledger_complete=lambda api: None if dry_run else _complete(request, api, profile),
+            tell=lambda words: LOG.print(words, markup=False),
         )
     except OtherJobError as error:
         # The library does not know by which options the cluster was reached; without them it might stop another's.
@@ -171,8 +172,13 @@ def _follow(launched: ClusterLaunch, request: LaunchRequest, profile: ClusterPro
         raise SystemExit(STOPPED if end.state in ("stopped", "deleted") else _code_in(end.message))
     code = _code_by_ledger(launched.api, request, profile)
     retry = commands.go_on if request.retry_failed else f"{commands.go_on} --retry-failed"
-    after = {STOPPED: [commands.go_on], SOME_RUNS_FAILED: [retry]}
-    print_next(commands.fetch, *after.get(code, []))
+    words, *after = {
+        STOPPED: ("not all runs are done", commands.go_on),
+        SOME_RUNS_FAILED: ("some runs failed", retry),
+    }.get(code, ("",))
+    if words:
+        LOG.print(f"{name} succeeded, but {words}.", markup=False)
+    print_next(commands.fetch, *after)
     raise SystemExit(code)
 
 

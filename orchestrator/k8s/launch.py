@@ -43,6 +43,7 @@ def launch_on_kubernetes(
     *,
     dry_run: Literal["client", "server"] | None = None,
     ledger_complete: Callable[[Api], bool | None] = lambda _: None,
+    tell: Callable[[str], object] = lambda words: None,
     retries: Retries | None = None,
     mounts: Mounts | None = None,
 ) -> ClusterLaunch:
@@ -51,6 +52,7 @@ def launch_on_kubernetes(
     Args:
         connection: which cluster; its context goes before the profile's, and so does its namespace.
         ledger_complete: whether storage has all runs of the request; None where it cannot be read from here.
+        tell: gets words for the user when it takes time.
 
     Raises:
         ValueError: the launch cannot run there, or names what is not there (context, GPU product).
@@ -69,6 +71,7 @@ def launch_on_kubernetes(
         manifests,
         ledger_complete=lambda: ledger_complete(api),
         check=lambda: preflight(api, profile),
+        tell=tell,
         only_try=dry_run == "server",
     )
     return ClusterLaunch(manifests, submitted, api)

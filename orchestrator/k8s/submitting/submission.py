@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 Manifest = dict[str, Any]
 State = Literal["created", "attached", "replaced", "complete"]
 DELETION_SECONDS = 180.0
+TELL_SECONDS = 3.0
+"""A wait that is shorter needs no words."""
 
 
 class OtherJobError(ClusterError):
@@ -50,6 +52,7 @@ def submit(
     *,
     ledger_complete: Callable[[], bool | None] = lambda: None,
     check: Callable[[], list[str]] = list,
+    tell: Callable[[str], object] = lambda words: None,
     only_try: bool = False,
     sleep: Callable[[float], object] = time.sleep,
 ) -> Submitted:
@@ -61,6 +64,7 @@ def submit(
     Args:
         ledger_complete: whether storage has all runs; None where it cannot be read from here.
         check: called before anything is created; gives notes, and raises what preflight raises.
+        tell: gets words for the user when it takes time.
         only_try: do everything but write (--dry-run=server).
 
     Raises:
@@ -85,7 +89,7 @@ def submit(
     if not only_try:
         try:
             apply_setup(api, manifests.setup, dry_run=False)
-            if there is not None and (new := _clear(api, manifests.name, there, sleep)) is not None:
+            if there is not None and (new := _clear(api, there, tell, sleep)) is not None:
                 return _attached(api, config, new)
             made = apply_job(api, (config, rayjob))
             _give_way(api, manifests, made)
@@ -184,13 +188,16 @@ def _goes_on(rayjob: Manifest) -> bool:
     return end_of(rayjob) is None and not _is_leaving(rayjob)
 
 
-def _clear(api: Api, name: str, rayjob: Manifest, sleep: Callable[[float], object]) -> Manifest | None:
+def _clear(
+    api: Api, rayjob: Manifest, tell: Callable[[str], object], sleep: Callable[[float], object]
+) -> Manifest | None:
     """Delete an ended RayJob and its ConfigMap, and wait until both are gone.
 
     The ConfigMap is deleted too: what is applied over one that is still to be collected would go with it. Returns the
     RayJob that another launch has put in their place meanwhile, if one has.
     """
-    uid, config = rayjob["metadata"]["uid"], api.get("ConfigMap", name)
+    name, uid = rayjob["metadata"]["name"], rayjob["metadata"]["uid"]
+    config = api.get("ConfigMap", name)
     if not _is_leaving(rayjob):
         with contextlib.suppress(ConflictError):
             api.delete("RayJob", name, propagation="Foreground", uid=uid)
@@ -201,6 +208,8 @@ def _clear(api: Api, name: str, rayjob: Manifest, sleep: Callable[[float], objec
                 f"{name} has ended and was deleted, but is still there after {DELETION_SECONDS:.0f} s: its finalizer "
                 "is not taken off, so the KubeRay operator is probably not running. See bo-sweep k8s doctor"
             )
+        if waited == TELL_SECONDS:
+            tell(f"waiting until {name}, which has ended, is deleted with its pods")
         sleep(1.0)
         waited += 1.0
     if there is None and config is not None:
