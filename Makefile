@@ -13,7 +13,7 @@ INSTALLED := $(VENV)/.installed
 # Where it is set, each of the many processes of a launch compiles what it imports: 2.4 times the processor time.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: quickstart install system browser test test-fast lint format bench bench-packs bench-gpu chaos image manifests lock clean
+.PHONY: quickstart install system browser test test-fast test-cluster lint format bench bench-packs bench-gpu chaos image manifests lock clean
 
 quickstart: $(INSTALLED)  ## set up, then launch digits-grid: minutes on two CPU cores
 	$(BIN)/bo-sweep launch digits-grid
@@ -57,6 +57,9 @@ test: $(INSTALLED) browser  ## all tests
 
 test-fast: $(INSTALLED)  ## all tests but those over 20 seconds
 	$(BIN)/python -m pytest $(SIDE_BY_SIDE) -m "not slow and not chaos"
+
+test-cluster: $(INSTALLED)  ## submit to a real API server with KubeRay's definitions: make test-cluster KUBECONFIG=~/.kube/config
+	BO_SWEEP_TEST_KUBECONFIG="$(abspath $(KUBECONFIG))" $(BIN)/python -m pytest -rs tests/test_real_cluster.py
 
 lint: $(INSTALLED)  ## formatter, linter, types
 	$(BIN)/ruff format --check .
