@@ -173,7 +173,7 @@ def test_a_run_that_fails_is_recorded_with_its_cause_and_does_not_take_others_al
     labels = tmp_path / "labels.txt"
     labels.write_text("\n".join(["0"] * 700))  # 90 % of the digits can be corrupted by it, not 95 %
     noise = f"noise={{model: file, file: {labels}, rates: [0, 0.3, 0.95]}}"
-    arguments = ("--set", noise, "--set", "widths=[2]", "--set", "recipe.epochs=1", "--seeds", "1")
+    arguments = ("--set", noise, "--set", "widths=[2]", "--set", "recipe.epochs=1", "--seeds", "1", *ONE_WORKER)
     result = launch(tmp_path, data_folder, *arguments)
     assert result.returncode == 1, result.stderr
     assert "1 runs failed" in result.stderr
@@ -201,7 +201,7 @@ def test_a_running_cluster_can_be_used_by_address(tmp_path: Path, data_folder: P
 
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "include_dashboard": False})
     try:
-        result = launch(tmp_path, data_folder, *TINY, "--address", cluster.address)
+        result = launch(tmp_path, data_folder, *TINY, *ONE_WORKER, "--address", cluster.address)
         assert result.returncode == 0, result.stderr
     finally:
         cluster.shutdown()

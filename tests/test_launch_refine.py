@@ -13,7 +13,7 @@ from orchestrator.refine.target import Target
 from orchestrator.status import status_document
 from orchestrator.verify import verify
 from search_spaces.runs import count_beside
-from tests.launches import bo_sweep
+from tests.launches import ONE_WORKER, bo_sweep
 from tests.test_refine import LEVEL, SIGNAL, closed_form, gmm
 from workers.theory import boundary_ratio_finite
 
@@ -52,7 +52,7 @@ def test_the_command_refines_within_its_budget_and_a_second_one_trains_nothing(
 ) -> None:
     small = ("samples=60", "ratios=[1.5, 6, 24]", "noise.rates=[0, 0.3]", "evaluation.points=2")
     sets = [part for each in small for part in ("--set", each)]
-    where = ("--storage", str(tmp_path), "--data", str(data_folder), "--seeds", "2", "--no-figures")
+    where = ("--storage", str(tmp_path), "--data", str(data_folder), "--seeds", "2", "--no-figures", *ONE_WORKER)
     refine = ("launch", "gmm-grid", *where, *sets, "--refine", "err_last=0.15", "--budget", "5")
     first = bo_sweep(*refine)
     assert first.returncode == 0, first.stderr

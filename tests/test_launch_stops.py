@@ -17,6 +17,7 @@ from orchestrator.ledger import Ledger
 from orchestrator.verify import verify
 from tests.launches import (
     LONGER,
+    ONE_WORKER,
     assert_verified,
     bo_sweep_here,
     end_of,
@@ -34,7 +35,7 @@ pytestmark = pytest.mark.ray
 @pytest.fixture(scope="module")
 def longer(tmp_path_factory: pytest.TempPathFactory, data_folder: Path) -> Path:
     storage = tmp_path_factory.mktemp("longer")
-    result = launch(storage, data_folder, *LONGER)
+    result = launch(storage, data_folder, *LONGER, *ONE_WORKER)
     assert result.returncode == 0, result.stderr
     return storage
 
@@ -54,7 +55,7 @@ def test_the_first_ctrl_c_saves_what_runs_and_the_next_launch_goes_on_from_there
     assert saved, "what was in training has a checkpoint"
     assert list((tmp_path / "digits-grid" / "lease").iterdir()) == []
     kept = set(Ledger(tmp_path / "digits-grid").statuses())
-    result = launch(tmp_path, data_folder, *LONGER)
+    result = launch(tmp_path, data_folder, *LONGER, *ONE_WORKER)
     assert result.returncode == 0, result.stderr
     assert f"{8 - len(kept)} of 8 runs to train" in result.stderr
     events = Ledger(tmp_path / "digits-grid").logs()

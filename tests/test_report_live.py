@@ -278,7 +278,7 @@ def test_the_page_follows_the_sweep_and_keeps_selection_scroll_and_focus(tmp_pat
         assert page.evaluate("() => document.activeElement.dataset.cell") == "0.2/8/500"
         assert page.evaluate("() => window.scrollY") == 140
         page.locator("#curves-note").get_by_text("2 runs").wait_for()
-        assert page.evaluate(lengths) == [6, 6, 6, 6]
+        page.wait_for_function(f"() => JSON.stringify(({lengths})()) === '[6,6,6,6]'")  # drawn a moment later
         assert "4 failed" in page.locator("[data-part=failures]").inner_text()
         assert [text for text in said if "404" not in text] == []
         page.close()
