@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -85,8 +86,17 @@ sweep_options = all_of(
         help="Where the sweeps are: a folder, s3://bucket/prefix or gs://bucket/prefix.",
     )
 )
+
+
+def _folder_name(context: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
+    """A sweep lies in a folder of its name: it must not lead to another place."""
+    if value is not None and (not re.fullmatch(r"[^/\\\x00-\x1f]{1,100}", value) or value.startswith(".")):
+        raise click.BadParameter(f"{value!r}: 1 to 100 characters, no slash or backslash, and no dot in front")
+    return value
+
+
 choice_options = all_of(
-    click.option("--name", help="Name of the sweep; by default that of its space."),
+    click.option("--name", callback=_folder_name, help="Name of the sweep; by default that of its space."),
     click.option("--workers", type=click.IntRange(min=1), help="At most this many worker processes."),
     click.option("--retry-failed", is_flag=True, help="Run failed runs again."),
     click.option(

@@ -28,10 +28,12 @@ def status(sweep: str, storage: str, watch: bool, failures: bool, gpu_hour_price
     from orchestrator.console import RESULTS, print_json, print_next
     from orchestrator.status import failure_view, status_document, status_view
 
+    if watch and as_json:
+        raise click.UsageError("--watch is for people: leave it or --json out")
     with user_errors():
         ledger = sweep_at(storage, sweep)
         document = status_document(ledger, gpu_hour_price)
-        if watch and not as_json:
+        if watch:
             document = watching.watch(
                 document,
                 lambda: status_document(ledger, gpu_hour_price),
