@@ -13,8 +13,8 @@ from tests.launches import launch
 
 pytestmark = pytest.mark.ray
 
-PART = ("--set", "widths=[2, 8, 32]", "--set", "noise.rates=[0, 0.4]", "--seeds", "2")
-"""A part of digits-grid: 12 runs, half a minute on two cores."""
+PART = ("--set", "widths=[2, 8, 16]", "--set", "noise.rates=[0, 0.4]", "--seeds", "2")
+"""A part of digits-grid: 12 runs, most of a minute on a core."""
 
 
 @pytest.fixture(scope="module")
@@ -36,8 +36,8 @@ def test_digits_agree_with_what_is_known(digits: Path) -> None:
     clean = mean.filter(pl.col("noise_rate") == 0)
     assert clean["gap_err"].to_numpy().max() <= 0.01  # without noise, overfitting is benign
     assert of("gap_err", 0.4, 8) >= 0.12  # with noise it is not, near the threshold
-    assert of("err_last", 0.4, 32) < of("err_last", 0.4, 8) - 0.06  # and width helps
-    assert min(of("memorised", 0.4, width) for width in (8, 32)) >= 0.97  # though all noise is memorised
+    assert of("err_last", 0.4, 16) < of("err_last", 0.4, 8) - 0.03  # and width helps
+    assert min(of("memorised", 0.4, width) for width in (8, 16)) >= 0.97  # though all noise is memorised
 
 
 @pytest.mark.slow
