@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 MANIFEST = "sweep.json"
 """What was launched: the resolved space, versions, the number of launches."""
 SPACE = "space.yaml"
@@ -27,6 +29,14 @@ SETTLED = "settled"
 """First word in the names of parts of rows that hold finished runs only: every claimed row once, sorted by run."""
 MERGED = "merged"
 """First word in the names of other parts that compaction wrote."""
+
+
+def check_sweep_name(name: str) -> None:
+    """A sweep lies in a folder of its name, which must not lead to another place. Raises ValueError."""
+    if not re.fullmatch(r"[^./\\\x00-\x1f][^/\\\x00-\x1f]{0,99}", name):
+        raise ValueError(
+            f"{name!r} is no name of a sweep: 1 to 100 characters, no slash or backslash, and no dot in front"
+        )
 
 
 def checkpoint(run_id: str) -> str:

@@ -80,9 +80,9 @@ def fetch(
 def _target(to: str, sweep: str) -> Storage:
     """The sweep's folder here. Raises ValueError, StorageError before anything is begun elsewhere."""
     from orchestrator.fetch_target import told_here
+    from orchestrator.paths import check_sweep_name
 
-    if {"", ".", ".."} & set(sweep.split("/")):  # it would be written beside the folder that is meant
-        raise ValueError(f"{sweep!r} is no name of a sweep: give the name of its folder in --storage")
+    check_sweep_name(sweep)
     target = storage_at(to).child(sweep)
     if target.local_path() is None:
         raise ValueError(f"--to {to}: must be a folder of this machine")

@@ -5,8 +5,8 @@ from __future__ import annotations
 import shlex
 from typing import TYPE_CHECKING
 
-from orchestrator.commands.launch_elsewhere import detached, exit_code
-from orchestrator.commands.options import INFRASTRUCTURE, SOME_RUNS_FAILED, STOPPED, USAGE, again
+from orchestrator.commands.launch_elsewhere import detached, end_by_ledger, exit_code, tell_unread
+from orchestrator.commands.options import INFRASTRUCTURE, STOPPED, USAGE, again
 
 if TYPE_CHECKING:
     from orchestrator.commands.launch_here import AsGiven
@@ -86,10 +86,8 @@ def _follow(submitted: Submitted, request: LaunchRequest, given: AsGiven, addres
         own_word = job.exit_code in (USAGE, STOPPED, INFRASTRUCTURE)  # else it crashed or was killed
         raise SystemExit(STOPPED if job.state == "stopped" else job.exit_code if own_word else INFRASTRUCTURE)
     code = _exit_code_in_reach(request, given.storage)
-    retry = go_on if request.retry_failed else f"{go_on} --retry-failed"
-    after = {STOPPED: [go_on], SOME_RUNS_FAILED: [retry]}
-    print_next(again("phase", request.sweep, given.storage), *after.get(code, []))
-    raise SystemExit(code)
+    phase = again("phase", request.sweep, given.storage)
+    end_by_ledger(submitted.job_id, code, request, look=phase, go_on=go_on)
 
 
 def _in_reach(storage: str) -> Storage | None:
@@ -114,7 +112,6 @@ def _complete_in_reach(request: LaunchRequest, storage: str) -> bool | None:
 
 def _exit_code_in_reach(request: LaunchRequest, storage: str) -> int:
     """What the launch itself would have ended with; 0, with a word why, where its ledger cannot be read from here."""
-    from orchestrator.console import LOG
     from orchestrator.ledger import Ledger
     from orchestrator.storage import StorageError
 
@@ -124,9 +121,5 @@ def _exit_code_in_reach(request: LaunchRequest, storage: str) -> int:
             return exit_code(request, opened)
     except StorageError as error:
         reason = str(error)
-    LOG.print(
-        f"Note: the job is done; whether runs failed is not known here, as the ledger cannot be read from here "
-        f"({reason})",
-        markup=False,
-    )
+    tell_unread(reason)
     return 0

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, cast
 
 from orchestrator.commands.options import DEFAULT_STORAGE, INFRASTRUCTURE, SOME_RUNS_FAILED, STOPPED, USAGE
 
@@ -171,15 +171,31 @@ def _follow(launched: ClusterLaunch, request: LaunchRequest, profile: ClusterPro
         print_next(commands.status, commands.go_on)
         raise SystemExit(STOPPED if end.state in ("stopped", "deleted") else _code_in(end.message))
     code = _code_by_ledger(launched.api, request, profile)
-    retry = commands.go_on if request.retry_failed else f"{commands.go_on} --retry-failed"
-    words, *after = {
-        STOPPED: ("not all runs are done", commands.go_on),
-        SOME_RUNS_FAILED: ("some runs failed", retry),
-    }.get(code, ("",))
+    end_by_ledger(name, code, request, look=commands.fetch, go_on=commands.go_on)
+
+
+def end_by_ledger(name: str, code: int, request: LaunchRequest, *, look: str, go_on: str) -> NoReturn:
+    """Say what is left to do after a launch that succeeded, and exit with the code that its ledger gives."""
+    from orchestrator.console import LOG, print_next
+
+    retry = go_on if request.retry_failed else f"{go_on} --retry-failed"
+    left = {STOPPED: ("not all runs are done", go_on), SOME_RUNS_FAILED: ("some runs failed", retry)}
+    words, *after = left.get(code, ("",))
     if words:
         LOG.print(f"{name} succeeded, but {words}.", markup=False)
-    print_next(commands.fetch, *after)
+    print_next(look, *after)
     raise SystemExit(code)
+
+
+def tell_unread(reason: str) -> None:
+    """Why the end of a launch that succeeded says nothing about its runs."""
+    from orchestrator.console import LOG
+
+    LOG.print(
+        "Note: the launch is done; whether runs failed is not known here, as the ledger cannot be read from here "
+        f"({reason})",
+        markup=False,
+    )
 
 
 def _end_of(api: Api, name: str, sweep: str) -> End:
@@ -213,20 +229,14 @@ def _code_in(message: str) -> int:
 
 def _code_by_ledger(api: Api, request: LaunchRequest, profile: ClusterProfile) -> int:
     """What a launch that succeeded would have ended with here; 0, with a word why, where its ledger cannot be read."""
-    from orchestrator.console import LOG
     from orchestrator.storage import StorageError
 
     try:
         with _results(api, profile) as storage:
             return exit_code(request, storage)
     except (ConnectionError, StorageError) as error:
-        reason = str(error)
-    LOG.print(
-        "Note: the launch is done; whether runs failed is not known here, as the ledger cannot be read from here "
-        f"({reason})",
-        markup=False,
-    )
-    return 0
+        tell_unread(str(error))
+        return 0
 
 
 def _complete(request: LaunchRequest, api: Api, profile: ClusterProfile) -> bool | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import shlex
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -88,15 +87,19 @@ sweep_options = all_of(
 )
 
 
-def _folder_name(context: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
-    """A sweep lies in a folder of its name: it must not lead to another place."""
-    if value is not None and (not re.fullmatch(r"[^/\\\x00-\x1f]{1,100}", value) or value.startswith(".")):
-        raise click.BadParameter(f"{value!r}: 1 to 100 characters, no slash or backslash, and no dot in front")
+def _sweep_name(context: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
+    from orchestrator.paths import check_sweep_name
+
+    try:
+        if value is not None:
+            check_sweep_name(value)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from None
     return value
 
 
 choice_options = all_of(
-    click.option("--name", callback=_folder_name, help="Name of the sweep; by default that of its space."),
+    click.option("--name", callback=_sweep_name, help="Name of the sweep; by default that of its space."),
     click.option("--workers", type=click.IntRange(min=1), help="At most this many worker processes."),
     click.option("--retry-failed", is_flag=True, help="Run failed runs again."),
     click.option(

@@ -22,6 +22,10 @@ SPEC_HASH = "bo-sweep/spec-hash"
 
 QUEUE = "kueue.x-k8s.io/queue-name"
 """Set by us where a profile names a queue of Kueue."""
+GPU_RESOURCE = "nvidia.com/gpu"
+"""What NVIDIA's device plugin gives out; also the key of the taint that such nodes often have."""
+GPU_PRODUCT = "nvidia.com/gpu.product"
+"""Node label of NVIDIA's feature discovery."""
 OWN_LABELS = (NAME, INSTANCE, MANAGED_BY, VERSION, COMPONENT, QUEUE)
 RAY_CLUSTER = "ray.io/cluster"
 """KubeRay's label of pods: the name of their RayCluster."""

@@ -8,8 +8,9 @@ from orchestrator.checks.finding import Finding, failed, ok, skipped, warning
 from orchestrator.k8s.client.api import Api, ForbiddenError, NotFoundError
 from orchestrator.k8s.client.resources import KUEUE
 from orchestrator.k8s.doctor.quotas import applies, needs_of
+from orchestrator.k8s.names import GPU_PRODUCT, GPU_RESOURCE
 from orchestrator.k8s.profile import ClusterProfile
-from orchestrator.k8s.submitting.node_check import GPU_PRODUCT, GPUS, check_nodes
+from orchestrator.k8s.submitting.node_check import check_nodes
 from orchestrator.k8s.values import amount_of
 from orchestrator.k8s.watching.observed import labels_of
 
@@ -49,7 +50,7 @@ def check_node_kinds(api: Api, profile: ClusterProfile) -> Finding:
     kinds = Counter(
         f"{labels_of(node).get(GPU_PRODUCT, 'GPUs')} x {gpus}" if gpus not in ("", "0") else "no GPU"
         for node in nodes
-        for gpus in [str(((node.get("status") or {}).get("allocatable") or {}).get(GPUS, ""))]
+        for gpus in [str(((node.get("status") or {}).get("allocatable") or {}).get(GPU_RESOURCE, ""))]
     )
     there = ", ".join(f"{count} with {kind}" for kind, count in sorted(kinds.items())) or "none"
     mistakes: list[str] = []

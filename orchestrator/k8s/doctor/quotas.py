@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from orchestrator.k8s.names import GPU_RESOURCE
 from orchestrator.k8s.profile import ClusterProfile
 from orchestrator.k8s.rendering.pods import SUBMITTER_RESOURCES
 from orchestrator.k8s.values import amount_of
@@ -34,7 +35,7 @@ def needs_of(profile: ClusterProfile) -> dict[str, float]:
     """What all pods of a sweep ask for, by the names that quotas use; cores, bytes, or numbers of things."""
     workers, head = profile.workers, profile.head
     pods = workers.nodes + 2.0
-    needs = {"pods": pods, "count/pods": pods, "requests.nvidia.com/gpu": float(workers.nodes * workers.gpus)}
+    needs = {"pods": pods, "count/pods": pods, f"requests.{GPU_RESOURCE}": float(workers.nodes * workers.gpus)}
     needs |= dict.fromkeys(("count/rayjobs.ray.io", "count/rayclusters.ray.io", "count/jobs.batch"), 1.0)
     fixed = {
         "cpu": (f"{workers.cpus}", f"{head.cpus}"),

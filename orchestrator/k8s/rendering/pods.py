@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from orchestrator.k8s.names import pod_labels
+from orchestrator.k8s.names import GPU_RESOURCE, pod_labels
 from orchestrator.k8s.profile import ClusterProfile
 from orchestrator.k8s.rendering.mounts import (
     Mounts,
@@ -17,7 +17,7 @@ from orchestrator.k8s.rendering.mounts import (
     results_volume,
 )
 from orchestrator.k8s.rendering.pod_spec import container, fixed, from_secret, pod_spec
-from orchestrator.k8s.rendering.scheduling import GPU_RESOURCE, STAY, head_scheduling, worker_scheduling
+from orchestrator.k8s.rendering.scheduling import STAY, head_scheduling, worker_scheduling
 from orchestrator.ray_environment import JOB_STOP_SECONDS, NODE_ENVIRONMENT
 from search_spaces.dataset_choice import DatasetChoice
 

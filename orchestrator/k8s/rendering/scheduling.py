@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from orchestrator.k8s.names import COMPONENT, INSTANCE, NAME, PRODUCT
+from orchestrator.k8s.names import COMPONENT, GPU_PRODUCT, GPU_RESOURCE, INSTANCE, NAME, PRODUCT
 from orchestrator.k8s.profile import ClusterProfile, Toleration
 
-GPU_RESOURCE = "nvidia.com/gpu"
 GPU_TAINT = Toleration(key=GPU_RESOURCE, operator="Exists", effect="NoSchedule")
 """Tolerates what usually keeps pods without GPUs away from nodes that have some."""
-GPU_PRODUCT = "nvidia.com/gpu.product"
-"""Node label of NVIDIA's feature discovery."""
 GPU_PRESENT = "nvidia.com/gpu.present"
 """Node label of NVIDIA's GPU operator, "true" on nodes with GPUs."""
 GPU_LABELS = (

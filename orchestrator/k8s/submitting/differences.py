@@ -7,6 +7,7 @@ from typing import Any
 
 import yaml
 
+from orchestrator.k8s.names import GPU_RESOURCE
 from orchestrator.k8s.rendering.space_files import SPACE_FILE
 
 MOST_TOLD = 8
@@ -14,7 +15,7 @@ MOST_TOLD = 8
 _WORDS = {
     "image": "image",
     "replicas": "nodes",
-    "nvidia.com/gpu": "GPUs a node",
+    GPU_RESOURCE: "GPUs a node",
     "cpu": "CPUs a pod",
     "memory": "memory a pod",
     "nodeSelector": "node selector",

@@ -7,10 +7,8 @@ from typing import Any
 
 from orchestrator.k8s.client.api import Api
 from orchestrator.k8s.client.errors import ForbiddenError
+from orchestrator.k8s.names import GPU_PRODUCT, GPU_RESOURCE
 from orchestrator.k8s.profile import ClusterProfile
-
-GPU_PRODUCT = "nvidia.com/gpu.product"
-GPUS = "nvidia.com/gpu"
 
 
 def check_nodes(api: Api, profile: ClusterProfile, mistakes: list[str], notes: list[str]) -> None:
@@ -59,7 +57,7 @@ def _fits(node: dict[str, Any], profile: ClusterProfile) -> bool:
     labels, workers = _labels(node), profile.workers
     wanted = {**workers.node_selector, **(profile.spot.node_selector if profile.spot else {})}
     wanted |= {GPU_PRODUCT: workers.gpu_product} if workers.gpu_product else {}
-    has = str(((node.get("status") or {}).get("allocatable") or {}).get(GPUS, "0"))
+    has = str(((node.get("status") or {}).get("allocatable") or {}).get(GPU_RESOURCE, "0"))
     if (node.get("spec") or {}).get("unschedulable"):  # cordoned
         return False
     return all(labels.get(key) == value for key, value in wanted.items()) and int(has) >= workers.gpus

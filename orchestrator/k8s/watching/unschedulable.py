@@ -6,14 +6,15 @@ import re
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from orchestrator.k8s.names import GPU_RESOURCE
+
 Kind = Literal["claim", "capacity", "taint", "selector", "node"]
 
 SYSTEM_TAINTS = ("node-role.kubernetes.io/", "node.kubernetes.io/", "node.cloudprovider.kubernetes.io/")
 """Of control planes and of nodes that are not well: never what a sweep is to tolerate."""
-GPU_RESOURCE = "nvidia.com/gpu"
-UNITS = {"nvidia.com/gpu": "GPUs", "cpu": "CPUs", "memory": "memory", "ephemeral-storage": "local disk"}
+UNITS = {GPU_RESOURCE: "GPUs", "cpu": "CPUs", "memory": "memory", "ephemeral-storage": "local disk"}
 KEYS = {
-    "nvidia.com/gpu": "workers.gpus",
+    GPU_RESOURCE: "workers.gpus",
     "cpu": "{role}.cpus",
     "memory": "{role}.memory",
     "ephemeral-storage": "{role}.scratch",
