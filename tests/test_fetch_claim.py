@@ -1,38 +1,28 @@
-"""Fetch out of a claim: the server of the reader pod, storage over it, and the pod's life in a cluster."""
+"""Fetch out of a claim: the reader pod's life in a cluster, and the command."""
 
 from __future__ import annotations
 
-import base64
-import errno
-import hashlib
-import http.client
 import json
-import os
 import signal
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import pytest
 import yaml
 from click.testing import CliRunner, Result
-from polars.testing import assert_frame_equal
 
 from orchestrator import paths
 from orchestrator.commands.fetch import fetch as fetch_command
-from orchestrator.entry_point import LaunchRequest
 from orchestrator.fetch import fetch
 from orchestrator.k8s.client.api import Api, ClusterError, Connection, connect
 from orchestrator.k8s.client.retrying import Retries
-from orchestrator.k8s.fetching import claim_storage, file_server
-from orchestrator.k8s.fetching.claim_storage import ClaimStorage
-from orchestrator.k8s.fetching.file_server import FileServer
 from orchestrator.k8s.fetching.reader import PORT, reader_job, reader_pod
 from orchestrator.k8s.fetching.results import object_results, open_results
 from orchestrator.k8s.profile import ClusterProfile, Results
@@ -40,15 +30,12 @@ from orchestrator.k8s.rendering.mounts import Mounts
 from orchestrator.lease import Lease
 from orchestrator.ledger import Ledger
 from orchestrator.object_storage import ObjectStorage
-from orchestrator.plan import PlanError
-from orchestrator.remaining import ledger_complete, plan_in
-from orchestrator.storage import MissingFileError, Storage, StorageError, open_storage
-from search_spaces.catalog import load_space
+from orchestrator.storage import Storage, open_storage
 from tests.kubernetes_api import FakeCluster
 from tests.kubernetes_api.streams import streams_of
 from tests.object_store import BUCKET
-from tests.test_fetch import FIGURE, ROOT, RUNS, SPACE, assert_same, files_below, go_on, sweep_in, train
-from tests.waiting import PATIENCE_SECONDS, wait_for
+from tests.test_fetch import FIGURE, ROOT, RUNS, assert_same, files_below, go_on, sweep_in
+from tests.waiting import wait_for
 
 CLAIM = "bo-sweep-results"
 PROFILE = ClusterProfile(
@@ -59,209 +46,6 @@ PROFILE = ClusterProfile(
 @pytest.fixture
 def target(tmp_path: Path) -> Storage:
     return open_storage(tmp_path / "here").child("one")
-
-
-@contextmanager
-def served(root: Path, *options: str) -> Iterator[str]:
-    """The server of the reader pod in a process of its own; gives its address."""
-    command = [sys.executable, "-m", "orchestrator.k8s.fetching.file_server", str(root), "--port", "0", *options]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT) as process:
-        assert process.stdout is not None
-        try:
-            yield process.stdout.readline().strip()
-        finally:
-            process.terminate()
-    assert process.returncode == 0
-
-
-# The claim of a cluster: the server of the reader pod, and storage over it
-
-
-def test_a_claim_is_storage_for_reading(tmp_path: Path, target: Storage) -> None:
-    source = sweep_in(open_storage(tmp_path / "claim" / "one"))
-    with served(tmp_path / "claim") as address:
-        claim = ClaimStorage(address, "claim results")
-        assert claim.folders() == ["one"]
-        sweep = claim.child("one")
-        assert (sweep.name, sweep.location("rows/a")) == ("one", "claim results:/one/rows/a")
-        assert sweep.list("rows") == source.storage.list("rows")
-        assert sweep.list("nowhere") == []
-        assert sweep.folders() == source.storage.folders()
-        assert sweep.exists(FIGURE)
-        assert not sweep.exists("phase")
-        assert not sweep.exists("phase/none.png")
-        with pytest.raises(MissingFileError, match="claim results:/one/none does not exist"):
-            sweep.read("none")
-        assert_frame_equal(Ledger(sweep).load(), source.load())
-        changes: list[Callable[[], None]] = [
-            *(lambda: sweep.write("a", b""), lambda: sweep.delete(FIGURE), sweep.check_writable)
-        ]
-        for change in changes:
-            with pytest.raises(StorageError, match="for reading only"):
-                change()
-        fetch(sweep, target)
-        go_on(source, RUNS[4])
-        fetch(sweep, target)
-    assert_same(source, Ledger(target))
-
-
-def get(address: str, path: str, method: str = "GET") -> tuple[int, bytes]:
-    connection = http.client.HTTPConnection(address.removeprefix("http://"), timeout=PATIENCE_SECONDS)
-    connection.request(method, path)
-    response = connection.getresponse()
-    found = response.status, response.read()
-    connection.close()
-    return found
-
-
-def test_the_server_gives_nothing_outside_its_folder_and_takes_nothing(tmp_path: Path) -> None:
-    (tmp_path / "claim" / "one").mkdir(parents=True)
-    (tmp_path / "claim" / "one" / "inside").write_text("fine")
-    (tmp_path / "claim" / "one" / ".hidden").write_text("secret")
-    (tmp_path / "secret").write_text("secret")
-    (tmp_path / "claim" / "link").symlink_to(tmp_path / "secret")
-    (tmp_path / "claim" / "folder").symlink_to(tmp_path)
-    (tmp_path / "claim" / "near").symlink_to("one/inside")
-    os.mkfifo(tmp_path / "claim" / "pipe")
-    with served(tmp_path / "claim") as address:
-        assert get(address, "/file?path=one/inside") == (200, b"fine")
-        assert get(address, "/file?path=near") == (200, b"fine")
-        for path in (
-            *("../secret", "one/../../secret", "%2e%2e/secret", "/etc/passwd", "one//inside", "./one/inside"),
-            *("link", "folder/secret", "one/.hidden", "one/inside%00", "..%2fsecret"),
-        ):
-            status, body = get(address, f"/file?path={path}")
-            assert status == 400, path
-            assert b"fine" not in body
-        for path in ("none", "one", "pipe", ""):
-            assert get(address, f"/file?path={path}")[0] == 404, path
-        for folder in ("..", "folder", "/"):
-            assert get(address, f"/list?folder={folder}")[0] == 400, folder
-            assert get(address, f"/folders?folder={folder}")[0] == 400, folder
-        listed = json.loads(get(address, "/list?folder=")[1])["files"]
-        assert [file["path"] for file in listed] == ["near"]
-        assert json.loads(get(address, "/folders?folder=")[1]) == {"folders": ["one"]}
-        assert get(address, "/elsewhere")[0] == 404
-        for method in ("PUT", "POST", "DELETE", "PATCH"):
-            assert get(address, "/file?path=one/inside", method)[0] == 501
-    assert (tmp_path / "claim" / "one" / "inside").read_text() == "fine"
-
-
-@contextmanager
-def served_here(root: Path) -> Iterator[str]:
-    """The server in a thread of this process."""
-    root.mkdir(exist_ok=True)
-    with FileServer(root) as server:
-        server.timeout, left = 0.05, threading.Event()
-
-        def serve() -> None:
-            while not left.is_set():
-                server.handle_request()
-
-        thread = threading.Thread(target=serve)
-        thread.start()
-        try:
-            yield f"http://127.0.0.1:{server.server_port}"
-        finally:
-            left.set()
-            thread.join()
-
-
-def test_a_file_that_cannot_be_read_is_an_error_and_one_that_changes_is_no_muddle(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with served_here(tmp_path / "claim") as address:
-        (tmp_path / "claim" / "a").write_bytes(b"content")
-        claim = ClaimStorage(address, "claim results")
-        with monkeypatch.context() as patched:
-            patched.setattr(file_server, "_sha256", _io_error)
-            with pytest.raises(StorageError, match=r"cannot read claim results:/a: Input/output error"):
-                claim.read("a")
-        assert claim.read("a") == b"content"
-
-        def grow(file: BinaryIO) -> str:
-            (tmp_path / "claim" / "a").write_bytes(b"content and more")
-            return base64.b64encode(hashlib.sha256(b"content").digest()).decode()
-
-        def shrink(file: BinaryIO) -> str:
-            (tmp_path / "claim" / "a").write_bytes(b"cont")
-            return base64.b64encode(hashlib.sha256(b"content").digest()).decode()
-
-        connection = http.client.HTTPConnection(address.removeprefix("http://"), timeout=PATIENCE_SECONDS)
-        for happening, whole in ((grow, True), (shrink, False)):
-            (tmp_path / "claim" / "a").write_bytes(b"content")
-            with monkeypatch.context() as patched:
-                patched.setattr(file_server, "_sha256", happening)
-                connection.request("GET", "/file?path=a")
-                response = connection.getresponse()
-                if whole:
-                    assert response.read() == b"content"
-                else:
-                    with pytest.raises(http.client.IncompleteRead):
-                        response.read()
-        connection.close()
-
-
-def test_large_files_come_without_a_silence_in_which_they_are_hashed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(file_server, "HASHED_BYTES", 4)
-    monkeypatch.setattr(file_server, "CHUNK_BYTES", 3)
-    with served_here(tmp_path / "claim") as address:
-        for content in (b"four", b"and more"):
-            (tmp_path / "claim" / "a").write_bytes(content)
-            connection = http.client.HTTPConnection(address.removeprefix("http://"), timeout=PATIENCE_SECONDS)
-            connection.request("GET", "/file?path=a")
-            response = connection.getresponse()
-            assert (response.getheader("Content-Digest") is not None) == (len(content) == 4)
-            connection.close()
-            assert ClaimStorage(address, "claim results").read("a") == content
-
-
-def _io_error(file: BinaryIO) -> str:
-    raise OSError(errno.EIO, os.strerror(errno.EIO))
-
-
-def test_the_server_leaves_when_nobody_asks_and_starts_light(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "orchestrator.k8s.fetching.file_server", str(tmp_path), "--port", "0"]
-    result = subprocess.run(
-        [*command, "--idle-minutes", "0.01"], cwd=ROOT, timeout=PATIENCE_SECONDS, check=True, capture_output=True
-    )
-    assert result.stdout.startswith(b"http://127.0.0.1:")
-    code = "import sys, orchestrator.k8s.fetching.file_server\nprint(*{name.split('.')[0] for name in sys.modules})"
-    loaded = subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True, text=True).stdout
-    assert not {"torch", "ray", "pyarrow", "polars", "pydantic", "numpy", "click"} & set(loaded.split())
-    result = subprocess.run([*command[:3], str(tmp_path / "none")], cwd=ROOT, check=False, capture_output=True)
-    assert (result.returncode, b"cannot" in result.stderr) == (1, True)
-
-
-def test_broken_connections_and_damaged_answers_are_asked_for_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / "claim").mkdir()
-    (tmp_path / "claim" / "a").write_bytes(b"content")
-    monkeypatch.setattr(claim_storage, "PAUSE_SECONDS", (0.0, 0.0))
-    plain, troubles = http.client.HTTPResponse.read, ["damaged", "cut", "damaged"]
-
-    def read(self: http.client.HTTPResponse, *arguments: Any) -> bytes:
-        content = plain(self, *arguments)
-        trouble = troubles.pop(0) if troubles else ""
-        if trouble == "cut":
-            raise http.client.IncompleteRead(content[:2])
-        return b"c0ntent" if trouble else content
-
-    with served(tmp_path / "claim") as address:
-        claim = ClaimStorage(address, "claim results")
-        monkeypatch.setattr(http.client.HTTPResponse, "read", read)
-        assert claim.read("a") == b"content"
-        assert troubles == []
-        troubles += ["damaged"] * 100
-        with pytest.raises(StorageError, match=r"results:/a: the reader pod .*not what was sent.*same command again"):
-            claim.read("a")
-    monkeypatch.undo()
-    monkeypatch.setattr(claim_storage, "PAUSE_SECONDS", (0.0, 0.0))
-    with pytest.raises(StorageError, match=r"cannot list claim results: the reader pod does not answer any more"):
-        claim.list()
 
 
 # The reader in a cluster
@@ -634,43 +418,6 @@ def test_a_folder_is_fetched_by_the_command_as_well(tmp_path: Path) -> None:
         odd = run(name, "--to", tmp_path / "out" / "here", "--storage", tmp_path / "there")
         assert (odd.exit_code, "is no name of a sweep" in odd.stderr) == (2, True), name
     assert not (tmp_path / "out").exists()
-
-
-# Whether there is anything to launch
-
-
-def test_a_ledger_is_complete_when_all_runs_of_the_request_are_there(tmp_path: Path) -> None:
-    root = open_storage(tmp_path / "claim")
-    request = LaunchRequest(space=SPACE, sweep="one")
-    with served_folder(tmp_path / "claim") as claim:
-        assert not ledger_complete(request, claim)
-        source = sweep_in(root.child("one"))
-        assert not ledger_complete(request, claim)
-        for each in RUNS[3:]:
-            train(source, each)
-        assert ledger_complete(request, claim)
-    assert ledger_complete(request, root)
-    found = plan_in(LaunchRequest(space=SPACE, sweep="one", retry_failed=True, signature="none"), root)
-    assert found is not None
-    assert found.count("done") == len(RUNS)
-    wider = load_space("digits-grid", ["seeds=3", "widths=[2,4]"])
-    assert not ledger_complete(LaunchRequest(space=wider, sweep="one"), root)
-    assert plan_in(LaunchRequest(space=SPACE, sweep="two"), root) is None
-    assert not ledger_complete(LaunchRequest(space=SPACE, sweep="one", refine="err_last=0.2", budget=3), root)
-    other = load_space("digits-grid", ["seeds=2", "widths=[2,4]", "recipe.epochs=3"])
-    with pytest.raises(PlanError, match="another experiment"):
-        ledger_complete(LaunchRequest(space=other, sweep="one"), root)
-    path = root.child("one").local_path(source.storage.list("rows")[0].path)
-    assert path is not None
-    path.write_bytes(b"broken")
-    assert not ledger_complete(request, root)
-
-
-@contextmanager
-def served_folder(root: Path) -> Iterator[ClaimStorage]:
-    root.mkdir(exist_ok=True)
-    with served(root) as address:
-        yield ClaimStorage(address, "claim results")
 
 
 def test_the_command_and_the_question_start_light(tmp_path: Path) -> None:
