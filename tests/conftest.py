@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # as Ray's workers have it; before NumPy or torch start their threads
 os.environ.setdefault("BO_SWEEP_PUBLISH_PRIORITY", "normal")  # tests beside it would leave a publisher nothing
@@ -15,6 +16,9 @@ from hypothesis import settings
 from orchestrator.storage import Storage, open_storage
 from tests import object_store
 from tests.object_store import BUCKET, Store
+
+if TYPE_CHECKING:
+    from tests.kubernetes_api import FakeCluster
 
 settings.register_profile("bo-sweep", deadline=None, derandomize=True, max_examples=40)
 settings.load_profile("bo-sweep")
@@ -42,6 +46,15 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture
+def cluster() -> Iterator[FakeCluster]:
+    """An empty cluster; modules that want one with something in it have their own."""
+    from tests.kubernetes_api import FakeCluster
+
+    with FakeCluster() as running:
+        yield running
 
 
 @pytest.fixture(scope="session")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +12,6 @@ from orchestrator.commands.options import INFRASTRUCTURE, USAGE, Failure, user_e
 from orchestrator.k8s.client.api import ClusterError, ConflictError
 from tests.kubernetes_api import FakeCluster
 from tests.submitting import Launcher, submitted
-
-
-@pytest.fixture
-def cluster() -> Iterator[FakeCluster]:
-    with FakeCluster() as running:
-        yield running
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +14,6 @@ from orchestrator.k8s.names import sweep_labels
 from orchestrator.k8s.watching import stop as stopping
 from orchestrator.k8s.watching.stop import delete, stop
 from tests.kubernetes_api import FakeCluster
-
-
-@pytest.fixture
-def cluster() -> Iterator[FakeCluster]:
-    with FakeCluster() as running:
-        yield running
 
 
 @pytest.fixture

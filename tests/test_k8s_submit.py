@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +14,6 @@ from orchestrator.k8s.submitting.submission import OtherJobError, submit
 from orchestrator.stops import Interrupted
 from tests.kubernetes_api import FakeCluster
 from tests.submitting import ENDED, IMAGE, Launcher, submitted
-
-
-@pytest.fixture
-def cluster() -> Iterator[FakeCluster]:
-    with FakeCluster() as running:
-        yield running
 
 
 @pytest.fixture

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +12,6 @@ from orchestrator.k8s.client.api import ClusterError
 from orchestrator.k8s.submitting.waiting import End, wait
 from tests.kubernetes_api import FakeCluster
 from tests.submitting import Launcher
-
-
-@pytest.fixture
-def cluster() -> Iterator[FakeCluster]:
-    with FakeCluster() as running:
-        yield running
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import json
 import shlex
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -28,12 +28,6 @@ IMAGE = f"registry.example.org/bo-sweep@sha256:{'0' * 64}"
 SPACE = load_space("digits-grid")
 RUNS = expand(SPACE)
 DONE = {"jobDeploymentStatus": "Complete", "jobStatus": "SUCCEEDED"}
-
-
-@pytest.fixture
-def cluster() -> Iterator[FakeCluster]:
-    with FakeCluster() as running:
-        yield running
 
 
 @pytest.fixture
