@@ -146,7 +146,7 @@ class TestJobs:
         followed: Future[str] = user.submit(follow, f"http://127.0.0.1:{relay.port}", again, seen)
         for words in ("Running entrypoint", "to train on"):
             wait_for(lambda: seen.exists() and words in seen.read_text())  # noqa: B023
-            assert relay.cut()
+            wait_for(relay.cut)  # between two connections there is nothing to cut
         log = followed.result(timeout=PATIENCE_SECONDS)
         relay.close()
         assert seen.read_text() == log
@@ -172,11 +172,11 @@ class TestJobs:
     def test_a_launch_that_fails_says_why(
         self, cluster: TokenCluster, user: ProcessPoolExecutor, tmp_path: Path
     ) -> None:
-        (tmp_path / "sweeps").write_text("in the way")
+        (tmp_path / "sweeps").write_text("a file")
         launch = ("launch", "digits-grid", "--storage", f"{tmp_path}/sweeps", "--address", cluster.address)
         would = user.submit(command, [*launch, "--dry-run"], {}).result()
         assert would.stdout.startswith("python -m orchestrator.cli launch space.yaml --storage")
-        made = user.submit(command, [*launch, "--name", "small digits", "--wait"], {}).result()
+        made = user.submit(command, [*launch, "--name", "in the way", "--wait"], {}).result()
         assert made.code == 4, made.stderr
         assert made.stdout.endswith(": submitted\n")
         assert "cannot be written" in made.stderr, "the log was shown"
@@ -185,7 +185,7 @@ class TestJobs:
         assert status.code == 0
         assert "with exit code 4" in status.stdout
         assert "cannot be written" in status.stdout
-        assert "bo-sweep jobs logs 'small digits'" in status.stderr
+        assert "bo-sweep jobs logs 'in the way'" in status.stderr
 
     def test_an_unknown_sweep_names_those_that_are_known(
         self, cluster: TokenCluster, user: ProcessPoolExecutor
