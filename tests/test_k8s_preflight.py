@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from orchestrator.commands.options import INFRASTRUCTURE, USAGE, Failure, user_errors
-from orchestrator.k8s.client.api import ClusterError, ConflictError
+from orchestrator.k8s.client.api import ClusterError
 from tests.kubernetes_api import FakeCluster
 from tests.submitting import Launcher, submitted
 
@@ -36,9 +36,7 @@ def test_a_setup_by_an_administrator_is_left_as_it_is(cluster: FakeCluster, laun
         cluster.put({**manifest, "metadata": {**manifest["metadata"], "labels": {"set-up": "by-hand"}}})
     forbid_setup(cluster)
     made = submitted(launch(profile))
-    assert made.state == "created"
-    assert len(made.notes) == 4
-    assert all("stays as it is" in note for note in made.notes)
+    assert (made.state, made.notes) == ("created", ())
     assert cluster.item("ServiceAccount", "bo-sweep")["metadata"]["labels"] == {"set-up": "by-hand"}  # type: ignore[index]
 
 
@@ -76,21 +74,33 @@ def test_a_claim_that_is_there_is_never_changed(cluster: FakeCluster, launch: La
     assert cluster.item("PersistentVolumeClaim", "results") == before
 
 
-def test_what_an_administrator_changed_by_hand_stays(cluster: FakeCluster, launch: Launcher) -> None:
-    launch()
-    api = launch.api
-    account = cluster.item("ServiceAccount", "bo-sweep")
-    assert account is not None
-    from tests.kubernetes_api.kinds import BY_NAME
+def test_another_profile_of_the_namespace_takes_nothing_from_the_setup_that_is_there(
+    cluster: FakeCluster, launch: Launcher
+) -> None:
+    launch({"submitters": {"users": ["alice"]}, "pod_monitor": True})
+    made = submitted(launch({"submitters": {"users": ["bob"]}}, sweep="digits-again"))
+    (note,) = made.notes
+    assert "set up otherwise than this profile says, and stays so: RoleBinding bo-sweep-user (subjects). " in note
+    assert "bo-sweep k8s render SPACE --only setup | kubectl apply -f -" in note
+    subjects = cluster.item("RoleBinding", "bo-sweep-user")["subjects"]  # type: ignore[index]
+    assert [each["name"] for each in subjects] == ["alice"]
+    assert len(cluster.item("NetworkPolicy", "bo-sweep")["spec"]["ingress"]) == 3  # type: ignore[index]
 
-    by_hand = {"automountServiceAccountToken": True}
-    cluster.writer.merge(
-        BY_NAME["ServiceAccount"], "default", "bo-sweep", by_hand, "kubectl-edit", strict=False, dry_run=False
-    )
-    with pytest.raises(ConflictError):
-        api.apply(launch(dry_run="client").manifests.setup[0])
-    made = submitted(launch(sweep="digits-again"))
-    assert any("ServiceAccount bo-sweep stays as it is" in note and "kubectl-edit" in note for note in made.notes)
+
+def test_a_setup_for_several_profiles_is_right_for_each(cluster: FakeCluster, launch: Launcher) -> None:
+    users = {"submitters": {"users": ["alice", "bob"]}, "pod_monitor": True}
+    launch({**users, "service_account_annotations": {"of": "both"}})
+    assert submitted(launch({"submitters": {"users": ["bob"]}}, sweep="digits-again")).notes == ()
+    identity = {"service_account_annotations": {"eks.amazonaws.com/role-arn": "arn"}}
+    (note,) = submitted(launch(identity, sweep="digits-once-more", dry_run="server")).notes
+    assert "ServiceAccount bo-sweep (metadata.annotations.eks.amazonaws.com/role-arn)" in note
+
+
+def test_an_account_of_others_keeps_what_they_need(cluster: FakeCluster, launch: Launcher) -> None:
+    account = {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "shared"}}
+    cluster.put(account | {"automountServiceAccountToken": True})
+    assert submitted(launch({"service_account": "shared"})).notes == ()
+    assert cluster.item("ServiceAccount", "shared")["automountServiceAccountToken"] is True  # type: ignore[index]
 
 
 # Bad input: one message, the remedy, the exit code, nothing created

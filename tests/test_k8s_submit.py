@@ -272,6 +272,7 @@ def test_ctrl_c_tells_what_is_in_the_cluster(
         launch()
     (name,) = cluster.names("RayJob")
     cluster.change("RayJob", name, status=ENDED)
+    cluster.remove("Role", "bo-sweep-user")
     ctrl_c.at("Role")
     with pytest.raises(Interrupted, match=r"was not submitted$"):
         launch(complete=False)

@@ -22,24 +22,52 @@ Manifest = dict[str, Any]
 RIGHTS = ("Role", "RoleBinding")
 """Of the setup only what gives rights: who could come this far has them already."""
 CLAIM = "PersistentVolumeClaim"
+OF_PODS = "automountServiceAccountToken"
+"""Of an account, which others may use too; our pods say it themselves."""
 
 
 def apply_setup(api: Api, setup: Sequence[Manifest], *, dry_run: bool) -> list[str]:
-    """Bring what the namespace needs once; returns notes on what was left as it is.
+    """Bring what the namespace lacks of what it needs once; returns notes.
 
-    A claim that is there is never touched. What an administrator has set up and the user may not change stays.
+    What is there is never changed: others use it too, whose profiles may say otherwise. A note tells where it lacks
+    something that this profile asks for.
 
     Raises:
         ClusterError: something is missing and cannot be brought; one message for all of it.
     """
-    notes, problems = [], []
+    notes, problems, otherwise = [], [], []
     for manifest in setup:
-        note, problem = _apply_one(api, manifest, dry_run)
+        kind, name = manifest["kind"], manifest["metadata"]["name"]
+        there, seen = _look(api, kind, name)
+        if there is not None:
+            fields = [] if kind == CLAIM else lacking(there, _content(manifest))
+            otherwise += [f"{kind} {name} ({', '.join(fields)})"] if fields else []
+            continue
+        note, problem = _apply_one(api, manifest, dry_run, seen=seen)
         notes += [note] if note else []
         problems += [problem] if problem else []
     if problems:
         raise RejectedError(several("the namespace is not set up", problems))
+    if otherwise:
+        notes.append(
+            f"the namespace is set up otherwise than this profile says, and stays so: {', '.join(otherwise)}. An "
+            "administrator changes it, for all who use it: bo-sweep k8s render SPACE --only setup | kubectl apply -f -"
+        )
     return notes
+
+
+def lacking(there: Any, wanted: Any, path: str = "") -> list[str]:
+    """Fields in which an object has not what is wanted. It may have more, and lists may have more items."""
+    if isinstance(wanted, dict):
+        has = there if isinstance(there, dict) else {}
+        return [
+            field
+            for key, value in wanted.items()
+            for field in lacking(has.get(key), value, f"{path}.{key}" if path else key)
+        ]
+    if isinstance(wanted, list):
+        return [] if isinstance(there, list) and all(item in there for item in wanted) else [path]
+    return [] if there == wanted else [path]
 
 
 def apply_job(api: Api, job: Sequence[Manifest]) -> Manifest:
@@ -111,42 +139,40 @@ def several(title: str, problems: Sequence[str]) -> str:
     return f"{title}: {len(problems)} problems\n" + "\n".join(f"  - {problem}" for problem in problems)
 
 
-def _apply_one(api: Api, manifest: Manifest, dry_run: bool) -> tuple[str, str]:
-    """A note and a problem, each perhaps empty."""
+def _content(manifest: Manifest) -> Manifest:
+    """What it says, apart from what it is called."""
+    annotations = manifest["metadata"].get("annotations") or {}
+    names = ("apiVersion", "kind", "metadata", OF_PODS)
+    return {"metadata": {"annotations": annotations}} | {k: v for k, v in manifest.items() if k not in names}
+
+
+def _apply_one(api: Api, manifest: Manifest, dry_run: bool, *, seen: bool) -> tuple[str, str]:
+    """A note and a problem, each perhaps empty; `seen`: it is known that it is not there."""
     kind, name = manifest["kind"], manifest["metadata"]["name"]
-    there = _is_there(api, kind, name)
-    if kind == CLAIM and there:
-        return "", ""
     try:
         api.apply(manifest, dry_run=dry_run)
     except ForbiddenError:
-        if there:
-            return f"{kind} {name} is there and stays as it is: you have no right to change it", ""
-        if there is None:
+        if not seen:
             return f"{kind} {name}: you have no right to see whether it is there, nor to make it", ""
         if kind in RIGHTS:
             return f"{kind} {name} is not there, and you may not make it; your rights come from elsewhere", ""
         return "", f"{kind} {name} is missing, and you may not make it; {SETUP_REMEDY}"
-    except ConflictError as error:
-        if there:
-            return f"{kind} {name} stays as it is: {error}", ""
-        return "", str(error)
     except NoNamespaceError:
         raise  # it is the same for all
     except NotFoundError as error:
         return "", f"{kind} {name}: {error}" + (
             ". Without the Prometheus operator set pod_monitor: false" if kind == "PodMonitor" else ""
         )
-    except RejectedError as error:
+    except (ConflictError, RejectedError) as error:
         return "", str(error)
     return "", ""
 
 
-def _is_there(api: Api, kind: str, name: str) -> bool | None:
-    """None where the user may not look."""
+def _look(api: Api, kind: str, name: str) -> tuple[Manifest | None, bool]:
+    """What is there, and whether the user may look."""
     try:
-        return api.get(kind, name) is not None
+        return api.get(kind, name), True
     except ForbiddenError:
-        return None
+        return None, False
     except NotFoundError:
-        return False
+        return None, True
