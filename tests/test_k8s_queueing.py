@@ -36,6 +36,15 @@ def workload(**conditions: tuple[str, str]) -> Item:
             *("maximum capacity", "so much it never has"),
         ),
         (
+            workload(
+                QuotaReserved=(
+                    "False",
+                    "couldn't assign flavors to pod set head: resource ephemeral-storage unavailable in ClusterQueue",
+                )
+            ),
+            *("ephemeral-storage unavailable", "its administrator adds that resource to coveredResources"),
+        ),
+        (
             workload(QuotaReserved=("False", "LocalQueue team-a doesn't exist")),
             "cannot admit it",
             "kubectl get localqueues",

@@ -54,6 +54,12 @@ def queue_trouble(picture: Picture) -> Trouble | None:
         return Trouble("queue", "", text, "kubectl get localqueues tells whether it is there; bo-sweep k8s doctor")
     why = message or "it waits for its turn"
     text = f"the queue {queue!r} has not admitted it: {why}"
+    if "unavailable in ClusterQueue" in why:
+        remedy = (
+            "its administrator adds that resource to coveredResources of the ClusterQueue, or has Kueue leave it out "
+            "of account (resources.excludeResourcePrefixes)"
+        )
+        return Trouble("queue", "", text, remedy)
     if "maximum capacity" in why:
         return Trouble("queue", "", text, "ask for less (workers.nodes, workers.gpus): so much it never has")
     return Trouble("queue", "", text, "wait, or ask for less (workers.nodes)")
