@@ -137,6 +137,9 @@ def test_all_problems_of_a_profile_come_with_keys_and_what_is_allowed(file: Path
         ((["lab", ["workers.tolerations=[{kay: a}]"]], {}), ["tolerations.0.kay: unknown key. Did you mean 'key'?"]),
         ((["lab", ["pre_running_deadline=8d"]], {}), ["must be shorter than active_deadline 7d"]),
         ((["lab"], {"gpus_per_node": -1}), ["workers.gpus", "-1"]),
+        ((["lab", ["workers.gpus=yes"]], {}), ["workers.gpus: true where a number should be: write for example 4"]),
+        ((["lab", ["workers.object_store_gb=on"]], {}), ["workers.object_store_gb: true where a number should be"]),
+        ((["lab", ["retries=no"]], {}), ["retries: false where a number should be"]),
         (
             (["lab", ["workers.node_selector={a: true}"]], {}),
             ["workers.node_selector.a", 'no text in YAML: write "true"'],

@@ -361,14 +361,15 @@ def test_all_problems_come_in_one_message() -> None:
         labels={"team": "a b"},
         env={"RAY_REDIS_ADDRESS": "redis:6379", "RAY_AUTH_MODE": "disabled"},
         ray_version="2.40.0",
-        workers={"node_selector": {"a/b/c": "x"}},
+        workers={"node_selector": {"a/b/c": "x"}, "gpus": 1, "gpu_product": "NVIDIA H100"},
+        service_account_annotations={"a role": "x"},
     )
     with pytest.raises(RenderError) as refused:
         render(asked, chosen)
     message = str(refused.value)
     for part in (
         *("'9-Sweep'", "'sweep-9-sweep'", "'widht'", "'soon'", "'nothing", "--reuse 'a;b'", "team='a b'"),
-        *("RAY_REDIS_ADDRESS", "RAY_AUTH_MODE", "needs Ray 2.52", "'a/b/c'"),
+        *("RAY_REDIS_ADDRESS", "RAY_AUTH_MODE", "needs Ray 2.52", "'a/b/c'", "'NVIDIA H100'", "'a role'"),
     ):
         assert part in message, part
     assert message.startswith("sweep 9-Sweep on Kubernetes: ")

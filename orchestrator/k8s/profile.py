@@ -10,7 +10,9 @@ from pydantic import Field, field_validator, model_validator
 from orchestrator.budget import parse_duration
 from orchestrator.k8s.names import OWN_LABELS, label_problems, secrets_in
 from orchestrator.k8s.values import (
+    Count,
     Duration,
+    Gigabytes,
     Labels,
     Name,
     Namespace,
@@ -38,7 +40,7 @@ class Toleration(Frozen):
     operator: Literal["Exists", "Equal"] = "Equal"
     value: str | None = None
     effect: Literal["NoSchedule", "PreferNoSchedule", "NoExecute"] | None = None
-    tolerationSeconds: int | None = None  # noqa: N815 (the API's own name)
+    tolerationSeconds: Count | None = None  # noqa: N815 (the API's own name)
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -56,13 +58,13 @@ class Toleration(Frozen):
 class Workers(Frozen):
     """The worker pods, one a node, all alike. `cpus`, `gpus` and memory are of each."""
 
-    nodes: int = Field(default=1, ge=1)
-    gpus: int = Field(default=0, ge=0)
-    cpus: int = Field(default=4, ge=1)
+    nodes: Count = Field(default=1, ge=1)
+    gpus: Count = Field(default=0, ge=0)
+    cpus: Count = Field(default=4, ge=1)
     memory: Size = "16Gi"
     shared_memory: Size = "8Gi"
     """Size of /dev/shm, part of `memory`; without a size KubeRay would take all of it."""
-    object_store_gb: float = Field(default=1.0, ge=0.1)
+    object_store_gb: Gigabytes = Field(default=1.0, ge=0.1)
     """Ray's object store, in /dev/shm. Small: FFCV reads through the page cache, which needs the memory."""
     scratch: Size = "20Gi"
     """Local disk for logs, Ray's session and data sets that are made on the spot."""
@@ -92,7 +94,7 @@ class Workers(Frozen):
 class Head(Frozen):
     """The pod of Ray's head and of the launch: CPUs only, and never on spot nodes."""
 
-    cpus: int = Field(default=2, ge=1)
+    cpus: Count = Field(default=2, ge=1)
     memory: Size = "8Gi"
     scratch: Size = "20Gi"
     node_selector: Labels = Field(default_factory=dict)
@@ -244,7 +246,7 @@ class ClusterProfile(Frozen):
     """Longest time until training starts: the guard against a stuck image pull or GPUs that never come."""
     cleanup_after: Duration = "10m"
     """From the end of the job until its pods are removed."""
-    retries: int = Field(default=2, ge=0, le=20)
+    retries: Count = Field(default=2, ge=0, le=20)
     """New clusters after an attempt has failed; each goes on from storage."""
 
     @field_validator("image")

@@ -52,6 +52,13 @@ def _text(value: object) -> object:
     return value
 
 
+def _number(value: object) -> object:
+    """As it is, but for YAML's yes and no, which count as 1 and 0 in Python."""
+    if isinstance(value, bool):
+        raise ValueError(f"{json.dumps(value)} where a number should be: write for example 4")
+    return value
+
+
 def _matching(pattern: str, rule: str) -> AfterValidator:
     """Takes texts that match as a whole; `rule` says in words what they must."""
 
@@ -69,6 +76,8 @@ def _duration(text: str) -> str:
     return text
 
 
+Count = Annotated[int, BeforeValidator(_number)]
+Gigabytes = Annotated[float, BeforeValidator(_number)]
 Size = Annotated[str, AfterValidator(_size)]
 """Bytes, as Kubernetes writes them: 900Gi."""
 Duration = Annotated[str, AfterValidator(_duration)]

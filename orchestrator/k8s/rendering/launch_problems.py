@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from orchestrator.budget import Budget, parse_duration
 from orchestrator.entry_point import LaunchRequest
-from orchestrator.k8s.names import label_problems
+from orchestrator.k8s.names import GPU_PRODUCT, label_problems
 from orchestrator.k8s.profile import ClusterProfile
 from orchestrator.k8s.rendering.capacity import capacity
 from orchestrator.k8s.rendering.scheduling import selector_problems
@@ -63,6 +63,8 @@ def profile_problems(request: LaunchRequest, profile: ClusterProfile) -> list[st
         ("workers.node_selector", profile.workers.node_selector),
         ("head.node_selector", profile.head.node_selector),
         ("spot.node_selector", profile.spot.node_selector if profile.spot else {}),
+        ("workers.gpu_product", {GPU_PRODUCT: profile.workers.gpu_product or ""}),
+        ("service_account_annotations", dict.fromkeys(profile.service_account_annotations, "")),
     ):
         problems += label_problems(labels, where)
     dataset = request.space.dataset
