@@ -58,7 +58,8 @@ def test_the_job_has_every_field_that_cleans_up_and_bounds_it() -> None:
 
 
 def test_the_head_has_no_work_and_stays_where_it_is() -> None:
-    spec = rayjob_of(rendered(wandb={"secret": "wandb", "key": "k"}))["spec"]["rayClusterSpec"]["headGroupSpec"]
+    job = rayjob_of(rendered(wandb={"secret": "wandb", "key": "k"}))["spec"]
+    spec = job["rayClusterSpec"]["headGroupSpec"]
     parameters = spec["rayStartParams"]
     assert (parameters["num-cpus"], parameters["num-gpus"]) == ("0", "0")
     assert all(isinstance(value, str) for value in parameters.values())
@@ -66,6 +67,8 @@ def test_the_head_has_no_work_and_stays_where_it_is() -> None:
         "cluster-autoscaler.kubernetes.io/safe-to-evict": "false",
         "karpenter.sh/do-not-disrupt": "true",
     }
+    # A move of the submitter counts as a failure of its Job, and too many of these end the attempt.
+    assert job["submitterPodTemplate"]["metadata"]["annotations"] == spec["template"]["metadata"]["annotations"]
     pod = spec["template"]["spec"]
     ports = {port["name"]: port["containerPort"] for port in container_of(pod)["ports"]}
     assert ports == {"gcs-server": 6379, "dashboard": 8265, "client": 10001, "metrics": 8080}

@@ -187,7 +187,7 @@ def test_a_changed_spec_gets_a_new_name_and_the_same_spec_keeps_it(monkeypatch: 
 def test_names_in_the_golden_case_stay() -> None:
     """A change of it is a change of what is submitted: sweeps that run would not be found by the same launch."""
     fixed = profile(ray_version="2.60.0")
-    assert render(launch(), fixed).name == "digits-grid-0053acb2"
+    assert render(launch(), fixed).name == "digits-grid-4e0d0f91"
 
 
 def test_labels_tell_whose_it_is_everywhere() -> None:

@@ -97,7 +97,8 @@ def submitter_template(profile: ClusterProfile, sweep: str, mounts: Mounts) -> d
     made = container(
         profile, "ray-job-submitter", SUBMITTER_RESOURCES, home, environment=environment, from_results=False
     )
-    return _template(profile, sweep, "submitter", made, home, head_scheduling(profile), restart="Never")
+    scheduling = head_scheduling(profile)
+    return _template(profile, sweep, "submitter", made, home, scheduling, restart="Never", annotations=STAY)
 
 
 def reader_pod_spec(profile: ClusterProfile, command: Sequence[str], mounts: Mounts) -> dict[str, Any]:

@@ -32,7 +32,8 @@ STAY = {
     "cluster-autoscaler.kubernetes.io/safe-to-evict": "false",
     "karpenter.sh/do-not-disrupt": "true",
 }
-"""Annotations of the head, with which the whole attempt goes: autoscalers must not move it to save a node."""
+"""Annotations of the head, with which the whole attempt goes, and of the submitter, of which each move counts as a
+failure and too many end the attempt: autoscalers must not move them to save a node."""
 
 
 def head_scheduling(profile: ClusterProfile) -> dict[str, Any]:
