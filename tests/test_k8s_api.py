@@ -377,6 +377,15 @@ def test_what_is_not_there_is_none_and_a_kind_that_is_not_there_is_an_error(clus
         api.list("LocalQueue")
 
 
+def test_queues_are_read_in_the_version_that_the_cluster_serves(cluster: FakeCluster, api: Api) -> None:
+    cluster.put({"apiVersion": "kueue.x-k8s.io/v1beta2", "kind": "LocalQueue", "metadata": {"name": "team"}})
+    for missing in ("kueue.x-k8s.io/v1beta2", "kueue.x-k8s.io/v1beta1"):
+        cluster.missing_groups = {missing}
+        assert api.get("LocalQueue", "team") is not None
+        assert api.get("LocalQueue", "other") is None
+        assert [queue["metadata"]["name"] for queue in api.list("LocalQueue")] == ["team"]
+
+
 def test_a_watch_shows_what_is_there_and_then_what_changes(cluster: FakeCluster, api: Api) -> None:
     cluster.put(CONFIG)
     cluster.put({**CONFIG, "metadata": {"name": "other"}})

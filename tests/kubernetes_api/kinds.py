@@ -57,6 +57,8 @@ KINDS = (
     Kind("PodMonitor", "podmonitors", "monitoring.coreos.com", custom=True),
     Kind("LocalQueue", "localqueues", "kueue.x-k8s.io", "v1beta1", custom=True),
     Kind("Workload", "workloads", "kueue.x-k8s.io", "v1beta1", custom=True),
+    Kind("LocalQueue", "localqueues", "kueue.x-k8s.io", "v1beta2", custom=True),
+    Kind("Workload", "workloads", "kueue.x-k8s.io", "v1beta2", custom=True),
 )
 BY_NAME = {kind.name: kind for kind in KINDS}
 BY_PATH = {(kind.group, kind.version, kind.plural): kind for kind in KINDS}

@@ -114,13 +114,13 @@ class FakeCluster:
         return self.faults[-1]
 
     def without(self, group: str) -> None:
-        """Do not serve an API group: its CRDs are not installed."""
+        """Do not serve an API group, or one version of it: its CRDs are not installed."""
         self.missing_groups.add(group)
 
     @property
     def kinds(self) -> list[Kind]:
         """What is served."""
-        return [kind for kind in KINDS if kind.group not in self.missing_groups]
+        return [kind for kind in KINDS if not {kind.group, kind.api_version} & self.missing_groups]
 
     @property
     def changes(self) -> list[Request]:

@@ -6,6 +6,7 @@ import builtins
 import contextlib
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 from urllib.parse import quote
 
@@ -20,7 +21,7 @@ from orchestrator.k8s.client.errors import (
 )
 from orchestrator.k8s.client.resources import ResourceType, resource_type
 from orchestrator.k8s.client.retrying import Retries
-from orchestrator.k8s.client.transport import TIMEOUT_SECONDS, Transport
+from orchestrator.k8s.client.transport import TIMEOUT_SECONDS, Query, Transport
 
 __all__ = [
     "Api",
@@ -96,9 +97,7 @@ class Api:
         """One object; None where there is none. Raises NotFoundError where the cluster has no such kind."""
         resource = resource_type(kind)
         try:
-            return self._transport.json(
-                "GET", self._path(resource, name), asked=f"read {kind} {name}", resource=resource
-            )
+            return self._read(resource, name, asked=f"read {kind} {name}")
         except NotFoundError as error:
             if error.reason == "NotFound":
                 return None
@@ -115,9 +114,7 @@ class Api:
         while True:
             query = _selectors(labels, fields) + [("limit", str(PAGE))] + ([("continue", page)] if page else [])
             try:
-                answer = self._transport.json(
-                    "GET", self._path(resource), query, asked=f"list {kind}s", resource=resource
-                )
+                answer = self._read(resource, query=query, asked=f"list {kind}s")
             except GoneError:
                 if not page:
                     raise
@@ -269,6 +266,18 @@ class Api:
         }
         path = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
         return bool(self._transport.json("POST", path, body=review, asked="ask for rights")["status"].get("allowed"))
+
+    def _read(
+        self, resource: ResourceType, name: str | None = None, query: Query | None = None, *, asked: str
+    ) -> Manifest:
+        """One object or a list, in the version that the cluster serves."""
+        try:
+            return self._transport.json("GET", self._path(resource, name), query, asked=asked, resource=resource)
+        except NotFoundError as error:
+            if error.reason == "NotFound" or not resource.newer:
+                raise
+        newer = replace(resource, version=resource.newer, newer="")
+        return self._read(newer, name, query, asked=asked)
 
     def _path(self, resource: ResourceType, name: str | None = None) -> str:
         return resource.path(quote(self.namespace, safe=""), quote(name, safe="") if name else None)

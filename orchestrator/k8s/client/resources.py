@@ -10,13 +10,18 @@ KUEUE = "kueue.x-k8s.io"
 
 @dataclass(frozen=True)
 class ResourceType:
-    """A kind as the API serves it: `plural` is its name in paths and in rules of access, `group` is "" for the core."""
+    """A kind as the API serves it: `plural` is its name in paths and in rules of access, `group` is "" for the core.
+
+    Attributes:
+        newer: a version that says the same to us, read where `version` is not served.
+    """
 
     kind: str
     plural: str
     group: str = ""
     version: str = "v1"
     namespaced: bool = True
+    newer: str = ""
 
     def path(self, namespace: str, name: str | None = None) -> str:
         """Path of one object, or of all in the namespace."""
@@ -51,8 +56,8 @@ _TYPES = (
     ResourceType("RoleBinding", "rolebindings", "rbac.authorization.k8s.io"),
     ResourceType("NetworkPolicy", "networkpolicies", "networking.k8s.io"),
     ResourceType("PodMonitor", "podmonitors", "monitoring.coreos.com"),
-    ResourceType("LocalQueue", "localqueues", KUEUE, "v1beta1"),
-    ResourceType("Workload", "workloads", KUEUE, "v1beta1"),
+    ResourceType("LocalQueue", "localqueues", KUEUE, "v1beta1", newer="v1beta2"),
+    ResourceType("Workload", "workloads", KUEUE, "v1beta1", newer="v1beta2"),
     ResourceType("Namespace", "namespaces", namespaced=False),
     ResourceType("Node", "nodes", namespaced=False),
     ResourceType("PersistentVolume", "persistentvolumes", namespaced=False),
