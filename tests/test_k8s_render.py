@@ -22,7 +22,7 @@ from click.testing import CliRunner
 from orchestrator.commands.options import choice_options
 from orchestrator.k8s.names import of_product, of_sweep
 from orchestrator.k8s.rendering.entrypoint import MEANINGS, entry_point, word_problem
-from orchestrator.k8s.rendering.manifests import RenderError, render
+from orchestrator.k8s.rendering.manifests import RenderError, render, to_yaml
 from orchestrator.k8s.rendering.mounts import Mounts
 from orchestrator.k8s.rendering.pods import reader_pod_spec
 from orchestrator.k8s.rendering.refusals import refusals
@@ -148,6 +148,13 @@ def test_the_yaml_reads_as_what_it_was_made_from() -> None:
     assert tuple(yaml.safe_load_all(made.yaml())) == made.all
     assert "&id" not in made.yaml()
     assert "space.yaml: |" in made.yaml()
+
+
+def test_texts_that_kubectl_would_take_for_numbers_or_truth_stand_in_quotes() -> None:
+    texts = ["y", "N", "0089", "0_8", "1e5", "-1_0.5E-3", ".5e3", "0o17"]
+    assert to_yaml([{"env": texts}]).splitlines()[2:] == [f"- '{text}'" for text in texts]
+    plain = ["2.60.0", "7e2ee802", "yy", "1Gi", "0o9"]
+    assert to_yaml([{"env": plain}]).splitlines()[2:] == [f"- {text}" for text in plain]
 
 
 @pytest.mark.parametrize("name", builtin_names())
