@@ -12,6 +12,7 @@ from pydantic import ValidationError
 
 from search_spaces.explain import apply_override, explain, list_problems, nearest
 from search_spaces.spec import SearchSpace
+from search_spaces.yaml_text import read_yaml
 
 
 class SpaceError(ValueError):
@@ -53,7 +54,7 @@ def load_space(name_or_path: str, overrides: Iterable[str] = ()) -> SearchSpace:
     """
     text = read_text(name_or_path)
     try:
-        data = yaml.safe_load(text)
+        data = read_yaml(text)
     except yaml.YAMLError as error:
         raise SpaceError(f"{name_or_path}: not valid YAML: {error}") from error
     if not isinstance(data, dict):

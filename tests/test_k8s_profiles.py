@@ -195,6 +195,7 @@ def test_names_of_images_are_taken(image: str) -> None:
     ("text", "part"),
     [
         ("clusters: [a", "not valid YAML"),
+        ("clusters: {a: {}, b: {}, a: {}}", "the key 'a' stands twice"),
         ("- a", "must be a mapping with `clusters`"),
         ("clusters: {}", "clusters: Dictionary should have at least 1 item"),
         ("cluster: {a: {}}", "cluster: unknown key. Did you mean 'clusters'?"),
@@ -207,6 +208,12 @@ def test_a_bad_file_is_told(text: str, part: str, file: Path) -> None:
         load_profile()
     assert part in str(refused.value)
     assert str(file) in str(refused.value)
+
+
+def test_profiles_may_build_on_one_another(file: Path) -> None:
+    base = f"&base {{image: '{IMAGE}', results: {{claim: r}}, retries: 1}}"
+    file.write_text(f"clusters:\n  a: {base}\n  b: &next {{<<: *base, retries: 2}}\n  c: {{<<: *next, retries: 3}}")
+    assert [load_profile(name).retries for name in "abc"] == [1, 2, 3]
 
 
 def test_an_override_changes_only_its_own_key() -> None:

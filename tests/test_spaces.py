@@ -154,6 +154,9 @@ def test_a_file_is_a_space_too(tmp_path: Path) -> None:
     path.write_text("a: [")
     with pytest.raises(SpaceError, match="not valid YAML"):
         load_space(str(path))
+    path.write_text("seeds: [0]\nwidths: [1]\nseeds: [1]")
+    with pytest.raises(SpaceError, match=r"(?s)the key 'seeds' stands twice.*line 3"):
+        load_space(str(path))
 
 
 # -- cells beside the grid ----------------------------------------------------------------------------------------

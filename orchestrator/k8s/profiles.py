@@ -13,6 +13,7 @@ from pydantic import Field, ValidationError
 from orchestrator.k8s.profile import ClusterProfile
 from search_spaces.explain import apply_override, explain, list_problems, nearest
 from search_spaces.frozen import Frozen
+from search_spaces.yaml_text import read_yaml
 
 FILE_VARIABLE = "BO_SWEEP_CLUSTERS"
 EXAMPLE = """\
@@ -107,7 +108,7 @@ def _entry(name: str | None, where: Path) -> tuple[dict[str, Any], str]:
 
 def _read(where: Path) -> _File:
     try:
-        content = yaml.safe_load(where.read_text(encoding="utf-8"))
+        content = read_yaml(where.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         raise ProfileError(f"{where}: cannot be read as text ({error})") from error
     except yaml.YAMLError as error:
