@@ -17,7 +17,7 @@ from orchestrator.fetch_target import TABLES, FetchTarget, open_target
 from orchestrator.ledger import Ledger
 from orchestrator.parts import LOOKS, DamagedPartsError, list_parts
 from orchestrator.storage import MissingFileError, Storage, StorageError, StoredFile
-from orchestrator.transfer import Transfer, transfer
+from orchestrator.transfer import LARGE_BYTES, Transfer, transfer
 
 DEEPEST = 8
 """Folders in folders of figures that are followed; we make one or two."""
@@ -89,24 +89,39 @@ class _Copying:
             self.here.check_own_parts(everything)
             self.here.announce(everything)
             ends = tables.pop(paths.ENDS)
-            found = self._copy("ledger", [file for files in tables.values() for file in files], parts=True)
-            if found.damaged:
-                raise DamagedPartsError(self.source, sorted(found.damaged, key=lambda damage: damage.path))
-            if found.missing or self._copy("ends", ends, parts=True).missing:
+            rest = [file for files in tables.values() for file in files]
+            if self._vanished("ledger", rest) or self._vanished("ends", ends):
                 continue
             self.unchanged += sum(file.path not in self._parts_brought for file in everything)
             return everything
         raise StorageError(f"{self.source.url} is compacted faster than it can be copied. Try again")
 
+    def _vanished(self, what: str, files: list[StoredFile]) -> bool:
+        """Copy parts; whether any was compacted away meanwhile. Raises DamagedPartsError, StorageError."""
+        found = self._copy(what, files, parts=True)
+        if found.damaged:
+            raise DamagedPartsError(self.source, sorted(found.damaged, key=lambda damage: damage.path))
+        return bool(found.missing)
+
     def changing(self, what: str, files: list[StoredFile]) -> None:
         """Copy files that are replaced and deleted at the source as it goes on: each as it is now, or not at all."""
         wanted = self.here.differs(files)
         self.here.announce(wanted)
-        found = self._copy(what, wanted, parts=False)
+        come: list[StoredFile] = []
+
+        def note(file: StoredFile) -> None:
+            come.append(file)
+            if sum(each.size for each in come) >= LARGE_BYTES:
+                self.here.complete(come)
+                come.clear()
+
+        try:
+            found = self._copy(what, wanted, note, parts=False)
+        finally:  # what is here need not come again, where the rest did not come
+            self.here.complete(come)
         self.unchanged += len(files) - len(wanted)
         gone = {file.path for file in found.missing}
         present = [file for file in files if file.path not in gone]
-        self.here.complete(found.copied)
         folder = paths.CHECKPOINTS if what == "checkpoints" else paths.PHASE
         self.removed += self.here.remove_all_but(present, [folder])
 
@@ -124,7 +139,14 @@ class _Copying:
             self.here.write(path, content)
             self._count(StoredFile(path, len(content), 0.0))
 
-    def _copy(self, what: str, files: list[StoredFile], *, parts: bool) -> Transfer:
+    def _copy(
+        self,
+        what: str,
+        files: list[StoredFile],
+        on_copied: Callable[[StoredFile], None] = lambda file: None,
+        *,
+        parts: bool,
+    ) -> Transfer:
         wanted = self.here.lacks(files) if parts else files
         done, total = 0, sum(file.size for file in wanted)
 
@@ -132,6 +154,7 @@ class _Copying:
             nonlocal done
             done += file.size
             self._count(file)
+            on_copied(file)
             self.on_progress(what, done, total)
 
         found = transfer(self.source, self.here.write, wanted, note, parts=parts)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -351,6 +352,47 @@ def test_a_damaged_transfer_is_repeated_and_what_is_damaged_there_is_told(tmp_pa
     (tmp_path / "there" / "one" / "rows" / "notes.txt").write_text("foreign")
     with pytest.raises(DamagedPartsError, match=r"notes\.txt: not a file of this ledger"):
         fetch(source.storage, target)
+
+
+def test_an_end_that_is_damaged_there_is_told_and_not_left_out(tmp_path: Path, target: Storage) -> None:
+    """Without it the copy would be whole to look at, with a run less in its figures."""
+    source = sweep_in(open_storage(tmp_path / "there" / "one"))
+    path = source.storage.local_path(source.storage.list("ends")[0].path)
+    assert path is not None
+    path.write_bytes(bytes(path.stat().st_size))
+    with pytest.raises(DamagedPartsError, match=f"ends/{path.name}"):
+        fetch(source.storage, target)
+    assert not Ledger(target).exists()
+
+
+@pytest.mark.parametrize("killed", [False, True])
+def test_checkpoints_that_have_come_do_not_come_again_where_the_rest_did_not(
+    tmp_path: Path, target: Storage, monkeypatch: pytest.MonkeyPatch, killed: bool
+) -> None:
+    monkeypatch.setattr("orchestrator.transfer.LARGE_BYTES", 1)  # one after the other
+    if killed:
+        monkeypatch.setattr("orchestrator.fetch.LARGE_BYTES", 1)
+    source = sweep_in(open_storage(tmp_path / "there" / "one"))
+    names = sorted(paths.checkpoint(run.run_id) for run in RUNS[3:6])
+    for name in names:
+        source.storage.write(name, b"state")
+    seen: list[str] = []
+
+    class Cut(LocalStorage):
+        def read(self, path: str) -> bytes:
+            seen.append(path)
+            if path == names[2] and seen.count(path) == 1:
+                shutil.copytree(f"{target.local_path()}", tmp_path / "killed" / "one")
+                raise StorageError("cut off")
+            return super().read(path)
+
+    cut = Cut(source.storage.url)
+    with pytest.raises(StorageError, match="cut off"):
+        fetch(cut, target, checkpoints=True)
+    here = open_storage(tmp_path / "killed" / "one") if killed else target
+    fetch(cut, here, checkpoints=True)
+    assert [seen.count(name) for name in names] == [1, 1, 2]
+    assert [here.read(name) for name in names] == [b"state"] * 3
 
 
 def test_a_copy_that_was_damaged_here_is_put_right(tmp_path: Path, target: Storage) -> None:
