@@ -13,6 +13,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import count
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -174,6 +175,104 @@ def test_large_files_come_without_a_silence_in_which_they_are_hashed(
             assert (response.getheader("Content-Digest") is not None) == (len(content) == 4)
             connection.close()
             assert ClaimStorage(address, "claim results").read("a") == content
+
+
+def cut_short(monkeypatch: pytest.MonkeyPatch, size: int, happening: Callable[[int], object] = lambda _: None) -> None:
+    """Have connections break after `size` bytes of a file, and something happen at each, which is given its number."""
+    plain, number = file_server._Handler._send_content, count()
+
+    def send(self: Any, file: BinaryIO, left: int) -> None:
+        plain(self, file, min(left, size))
+        self.close_connection = True
+        happening(next(number))
+
+    monkeypatch.setattr(file_server._Handler, "_send_content", send)
+
+
+@pytest.fixture
+def large(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files are large from four bytes on, and no longer young."""
+    monkeypatch.setattr(file_server, "HASHED_BYTES", 3)
+    monkeypatch.setattr(file_server, "YOUNG_SECONDS", 0.0)
+    monkeypatch.setattr(claim_storage, "CHUNK_BYTES", 1)
+    monkeypatch.setattr(claim_storage, "PAUSE_SECONDS", (0.0, 0.0))
+
+
+@pytest.mark.usefixtures("large")
+def test_a_large_file_goes_on_where_its_connection_broke(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    content, asked = bytes(range(3 * claim_storage.ATTEMPTS)), []
+    plain = http.client.HTTPConnection.request
+
+    def request(self: http.client.HTTPConnection, method: str, url: str, headers: dict[str, str]) -> None:
+        asked.append(headers.get("Range"))
+        plain(self, method, url, headers=headers)
+
+    monkeypatch.setattr(http.client.HTTPConnection, "request", request)
+    with served_here(tmp_path / "claim") as address:
+        (tmp_path / "claim" / "a").write_bytes(content)
+        cut_short(monkeypatch, 2)
+        assert ClaimStorage(address, "claim results").read("a") == content
+        assert asked == [None, *(f"bytes={start}-" for start in range(2, len(content), 2))]
+        asked.clear()
+        cut_short(monkeypatch, 0)
+        with pytest.raises(StorageError, match=r"cannot read claim results:/a: the reader pod"):
+            ClaimStorage(address, "claim results").read("a")
+        assert asked == [None] * claim_storage.ATTEMPTS
+
+
+@pytest.mark.usefixtures("large")
+@pytest.mark.parametrize("same_inode", [False, True], ids=["replaced", "written into"])
+def test_a_file_that_changes_between_two_tries_comes_as_one_of_its_versions(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, same_inode: bool
+) -> None:
+    with served_here(tmp_path / "claim") as address:
+        path, new = tmp_path / "claim" / "a", tmp_path / "new"
+        path.write_bytes(b"old " * 4)
+        os.utime(path, (1, 1))  # the clock of files is coarse
+
+        def change(number: int) -> None:
+            if number == 1:
+                (path if same_inode else new).write_bytes(b"new " * 4)
+                if not same_inode:
+                    new.replace(path)
+
+        cut_short(monkeypatch, 6, change)
+        assert ClaimStorage(address, "claim results").read("a") == b"new " * 4
+
+
+@pytest.mark.usefixtures("large")
+def test_the_rest_is_given_of_the_very_version_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with served_here(tmp_path / "claim") as address:
+        (tmp_path / "claim" / "a").write_bytes(b"content")
+
+        def ask(**headers: str) -> tuple[int, str | None, bytes]:
+            connection = http.client.HTTPConnection(address.removeprefix("http://"), timeout=PATIENCE_SECONDS)
+            connection.request("GET", "/file?path=a", headers={key.replace("_", "-"): headers[key] for key in headers})
+            response = connection.getresponse()
+            found = response.status, response.getheader("ETag"), response.read()
+            connection.close()
+            return found
+
+        status, tag, content = ask()
+        assert (status, content) == (200, b"content")
+        assert tag
+        assert ask(Range="bytes=3-", If_Range=tag) == (206, tag, b"tent")
+        for headers in (
+            *({"Range": "bytes=3-"}, {"Range": "bytes=3-", "If_Range": '"another"'}, {"If_Range": tag}),
+            *({"Range": f"bytes={span}", "If_Range": tag} for span in ("7-", "99-", "-3", "0-3", "x")),
+        ):
+            assert ask(**headers) == (200, tag, b"content"), headers
+        monkeypatch.setattr(file_server, "YOUNG_SECONDS", PATIENCE_SECONDS * 10)
+        assert ask(Range="bytes=3-", If_Range=tag) == (200, None, b"content")
+
+
+def test_a_listing_that_names_files_elsewhere_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    sweep = ClaimStorage("http://127.0.0.1:9", "claim results").child("one")
+    for path in ("/etc/passwd", "one/phase/../../out", "one/sweep.json", "one/phase/", "one/phase/.fetched.json"):
+        listed = json.dumps({"files": [{"path": path, "size": 1, "modified": 0}]}).encode()
+        monkeypatch.setattr(claim_storage, "_exchange", lambda *_, listed=listed: (200, listed))
+        with pytest.raises(StorageError, match="no name of a file"):
+            sweep.list("phase")
 
 
 def _io_error(file: BinaryIO) -> str:

@@ -6,10 +6,11 @@ import base64
 import builtins
 import hashlib
 import http.client
+import io
 import json
 import threading
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode, urlsplit
@@ -19,14 +20,51 @@ import pyarrow as pa
 from orchestrator.storage import MissingFileError, Storage, StorageError, StoredFile
 
 ATTEMPTS = 6
-"""Times that a request is sent whose connection breaks or whose answer is damaged."""
+"""Times that a request is sent whose connection breaks or whose answer is damaged, without any more of it coming."""
 PAUSE_SECONDS = (0.1, 2.0)
 """The first wait before another attempt, doubled up to the second."""
 SILENCE_SECONDS = 60.0
+CHUNK_BYTES = 1 << 20
 
 
 class _BrokenAnswerError(Exception):
     """An answer that did not come whole."""
+
+
+@dataclass
+class _Begun:
+    """A large file, as far as it has come over connections that broke.
+
+    Attributes:
+        tag: of the version that it is of; '' before anything came.
+        content: from its first byte on.
+    """
+
+    tag: str = ""
+    content: io.BytesIO = field(default_factory=io.BytesIO)
+
+    @property
+    def size(self) -> int:
+        return self.content.tell()
+
+    def headers(self) -> dict[str, str]:
+        """Ask for what lacks, or for all of another version."""
+        return {"Range": f"bytes={self.size}-", "If-Range": self.tag} if self.size else {}
+
+    def finish(self, response: http.client.HTTPResponse, tag: str) -> bytes:
+        """The whole content, of one version. Raises HTTPException, OSError, _BrokenAnswerError: not all has come."""
+        whole = self.size + (response.length or 0)
+        span = f"bytes {self.size}-{whole - 1}/{whole}"
+        if response.status != 206:
+            self.tag, self.content = tag, io.BytesIO()
+        elif (tag, response.getheader("Content-Range")) != (self.tag, span):
+            self.tag, self.content = "", io.BytesIO()
+            raise _BrokenAnswerError("what arrives is not what was asked for")
+        while chunk := response.read(CHUNK_BYTES):
+            self.content.write(chunk)
+        if response.length:
+            raise http.client.IncompleteRead(b"", response.length)
+        return self.content.getvalue()
 
 
 @dataclass(frozen=True)
@@ -67,11 +105,13 @@ class ClaimStorage(Storage):
         return [str(name) for name in self._list("folders", "")]
 
     def list(self, folder: str = "") -> builtins.list[StoredFile]:
-        start = len(self.folder) + 1 if self.folder else 0
-        return [
-            StoredFile(file["path"][start:], int(file["size"]), float(file["modified"]))
-            for file in self._list("files", folder)
-        ]
+        files, there = [], self._path(folder)
+        for file in self._list("files", folder):
+            above, _, name = file["path"].rpartition("/")
+            if above != there or not name or name.startswith("."):
+                raise StorageError(f"cannot list {self.location(folder)}: {file['path']!r} is no name of a file in it")
+            files.append(StoredFile(f"{folder}/{name}" if folder else name, int(file["size"]), float(file["modified"])))
+        return files
 
     def exists(self, path: str) -> bool:
         try:
@@ -106,13 +146,17 @@ class ClaimStorage(Storage):
         """The body of the answer. Raises MissingFileError, StorageError."""
         name = "path" if route == "file" else "folder"
         target = f"/{route}?{urlencode({name: self._path(path)})}"
+        begun, most, attempt = _Begun(), 0, 0
         pause, longest = PAUSE_SECONDS
-        for attempt in range(1, ATTEMPTS + 1):
+        while True:
+            attempt += 1
             try:
-                status, body = _exchange(self.address, method, target)
+                status, body = _exchange(self.address, method, target, begun)
                 break
             except (OSError, http.client.HTTPException, _BrokenAnswerError) as error:
                 _hang_up(self.address)
+                if begun.size > most:
+                    most, attempt, pause = begun.size, 0, PAUSE_SECONDS[0]
                 if attempt == ATTEMPTS:
                     reason = str(error) or type(error).__name__
                     raise StorageError(
@@ -134,13 +178,16 @@ _open = threading.local()
 """Connections of this thread, by address: a port-forward makes each anew through the API server, which takes time."""
 
 
-def _exchange(address: str, method: str, target: str) -> tuple[int, bytes]:
-    """Status and body, which is what was sent."""
+def _exchange(address: str, method: str, target: str, begun: _Begun) -> tuple[int, bytes]:
+    """Status and body, which is what was sent; of a large file that has `begun` to come only the rest is."""
     connections: dict[str, http.client.HTTPConnection] = vars(_open).setdefault("connections", {})
     if address not in connections:
         connections[address] = http.client.HTTPConnection(urlsplit(address).netloc, timeout=SILENCE_SECONDS)
-    connections[address].request(method, target)
+    connections[address].request(method, target, headers=begun.headers())
     response = connections[address].getresponse()
+    tag = response.getheader("ETag")
+    if tag:
+        return 200, begun.finish(response, tag)
     body = response.read()
     digest = response.getheader("Content-Digest")
     if digest and digest != f"sha-256=:{base64.b64encode(hashlib.sha256(body).digest()).decode()}:":

@@ -4,7 +4,8 @@
 
     GET /list?folder=F       {"files": [{"path": ..., "size": bytes, "modified": seconds}]}   those directly in it
     GET /folders?folder=F    {"folders": [...]}
-    GET, HEAD /file?path=P   the content; up to HASHED_BYTES with its SHA-256 in Content-Digest (RFC 9530)
+    GET, HEAD /file?path=P   the content; up to HASHED_BYTES with its SHA-256 in Content-Digest (RFC 9530), of larger
+                             files with an ETag, by which Range and If-Range bring the rest of that very version
 
 It listens on the loopback interface only: a port-forward reaches it, which the cluster's access rules govern, and
 nothing else does. Nothing outside the root is served, whatever a path or a symbolic link says. As in `Storage`, names
@@ -18,6 +19,7 @@ import base64
 import hashlib
 import json
 import os
+import re
 import signal
 import stat
 import sys
@@ -36,6 +38,8 @@ CHUNK_BYTES = 1 << 20
 HASHED_BYTES = 32 << 20
 """Larger files come without a digest: while it was made on slow storage, no byte would come, and what forwards the port
 may take that for the end. Parts of a ledger have digests in their names, and the connection is checked by TLS."""
+YOUNG_SECONDS = 10.0
+"""A file that changed later than so long ago gets no ETag: the next version might have the same times."""
 
 
 class FileServer(ThreadingHTTPServer):
@@ -151,19 +155,30 @@ class _Handler(BaseHTTPRequestHandler):
             state = os.fstat(handle)
             if not stat.S_ISREG(state.st_mode):
                 raise _RefusedError(404, "no such file")
-            content = self.command != "HEAD"
-            digest = (
-                _sha256(file) if content and state.st_size <= HASHED_BYTES else ""
-            )  # before the status: it may fail
-            self.send_response(200)
+            size, content = state.st_size, self.command != "HEAD"
+            large = size > HASHED_BYTES
+            digest = _sha256(file) if content and not large else ""  # before the status: it may fail
+            tag = _tag(state) if content and large else ""
+            start = self._start(tag, size)
+            self.send_response(206 if start else 200)
             self.send_header("Content-Type", "application/octet-stream")
-            self.send_header("Content-Length", str(state.st_size))
+            self.send_header("Content-Length", str(size - start))
+            if start:
+                self.send_header("Content-Range", f"bytes {start}-{size - 1}/{size}")
             if digest:
                 self.send_header("Content-Digest", f"sha-256=:{digest}:")
+            if tag:
+                self.send_header("ETag", tag)
             self.end_headers()
             if content:
-                file.seek(0)
-                self._send_content(file, state.st_size)
+                file.seek(start)
+                self._send_content(file, size - start)
+
+    def _start(self, tag: str, size: int) -> int:
+        """From where on a client lacks this very version; 0 for all of it."""
+        asked = re.fullmatch(r"bytes=(\d{1,20})-", self.headers.get("Range", ""))
+        start = int(asked[1]) if asked and tag and self.headers.get("If-Range") == tag else 0
+        return start if start < size else 0
 
     def _send_content(self, file: BinaryIO, size: int) -> None:
         """Neither more nor less than was announced, though the file be written to; else the connection ends here."""
@@ -186,6 +201,17 @@ class _Handler(BaseHTTPRequestHandler):
 
     def log_message(self, format: str, *arguments: Any) -> None:
         """Quiet: the pod's log is for what goes wrong."""
+
+
+def _tag(state: os.stat_result) -> str:
+    """Names one version of a file, which is replaced and not written into; '' where that is not certain yet.
+
+    A version that comes later is another inode; or, where that number is given out again, one with a later time.
+    """
+    if time.time() - max(state.st_mtime, state.st_ctime) < YOUNG_SECONDS:
+        return ""
+    parts = (state.st_dev, state.st_ino, state.st_size, state.st_mtime_ns, state.st_ctime_ns)
+    return f'"{"-".join(f"{part:x}" for part in parts)}"'
 
 
 def _status_of(error: OSError) -> int:
