@@ -23,6 +23,7 @@ from orchestrator.commands.fetch import fetch as fetch_command
 from orchestrator.fetch import fetch
 from orchestrator.k8s.client.api import Api, ClusterError, Connection, connect
 from orchestrator.k8s.client.retrying import Retries
+from orchestrator.k8s.fetching.claim_storage import ClaimStorage
 from orchestrator.k8s.fetching.reader import PORT, reader_job, reader_pod
 from orchestrator.k8s.fetching.results import object_results, open_results
 from orchestrator.k8s.profile import ClusterProfile, Results
@@ -30,7 +31,7 @@ from orchestrator.k8s.rendering.mounts import Mounts
 from orchestrator.lease import Lease
 from orchestrator.ledger import Ledger
 from orchestrator.object_storage import ObjectStorage
-from orchestrator.storage import Storage, open_storage
+from orchestrator.storage import Storage, StorageError, open_storage
 from tests.kubernetes_api import FakeCluster
 from tests.kubernetes_api.streams import streams_of
 from tests.object_store import BUCKET
@@ -215,6 +216,19 @@ def test_connections_that_break_are_made_anew(
     assert breaks == 3
     wait_for(lambda: streams_of(cluster).open_now == 0)  # the server notices a moment later
     assert_same(source, Ledger(target))
+
+
+def test_a_claim_that_may_not_be_read_is_told_at_once(
+    kubelet: Kubelet, api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kubelet.claim.mkdir()
+
+    def refused(storage: ClaimStorage) -> list[str]:
+        raise StorageError("cannot list claim: Permission denied")
+
+    monkeypatch.setattr(ClaimStorage, "folders", refused)
+    with pytest.raises(StorageError, match="Permission denied"), open_results(api, PROFILE):
+        pytest.fail("it cannot be read")
 
 
 def test_what_a_reader_is_in_the_cluster(kubelet: Kubelet) -> None:

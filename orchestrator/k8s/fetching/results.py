@@ -78,6 +78,8 @@ def _wait_for_answer(storage: Storage, pod: str) -> None:
             storage.folders()
             return
         except StorageError as error:
+            if error.__cause__ is None:
+                raise  # it answers: that it may not read, for one
             if time.monotonic() > deadline:
                 raise ClusterError(
                     f"the reader pod {pod} runs but does not answer ({error.__cause__ or error}). "
