@@ -15,6 +15,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from orchestrator import paths
 from orchestrator.ledger import Ledger, as_table
 from orchestrator.storage import StorageError
 from workers.schema import ROWS
@@ -48,6 +49,30 @@ class Sink:
     parts: int = 0
     flushed: float = field(default_factory=time.monotonic)
     _id: str = field(default_factory=lambda: uuid.uuid4().hex[:12])
+
+    def check_shared(self) -> None:
+        """Make sure that this host has the storage into which the launch writes: rows in a folder of its own are lost.
+
+        Tried again for PATIENCE_SECONDS: NFS remembers for up to a minute what was not there.
+
+        Raises:
+            StorageError: the manifest that the launch has written is not to be seen.
+        """
+        started = time.monotonic()
+        while True:
+            try:
+                if self.ledger.exists():
+                    return
+                where = self.ledger.storage.location(paths.MANIFEST)
+                failure = StorageError(
+                    f"the node {self.worker.partition('/')[0]} does not see {where}, which the launch has written: "
+                    "mount that folder there too, or give one that all nodes share, s3:// or gs:// with --storage"
+                )
+            except StorageError as error:
+                failure = error
+            if time.monotonic() - started + RETRY_SECONDS[0] > PATIENCE_SECONDS:
+                raise failure
+            time.sleep(RETRY_SECONDS[0])
 
     def add(self, rows: Sequence[dict[str, Any]], ends: Sequence[dict[str, Any]], attempt: int) -> None:
         """Take in rows and ends of one attempt; nothing of it is durable yet."""

@@ -124,6 +124,7 @@ def run_worker(settings: WorkerSettings, boss: Boss, group: Group | None = None)
     worker = Worker(settings, boss, group or ALONE)
     with worker.beating(), logged_to(worker.sink, lambda: worker.current):
         try:
+            worker.sink.check_shared()
             while True:
                 orders = boss.pull()
                 if orders.job is not None:

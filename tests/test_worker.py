@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -254,6 +255,34 @@ def test_storage_that_stays_unwritable_stops_the_launch_and_says_why(
     assert state.is_over
     assert state.tally.done == 0
     assert boss.acknowledged == []
+
+
+def test_a_node_that_does_not_share_the_storage_trains_nothing_into_a_folder_of_its_own(
+    tmp_path: Path, data_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sink_module, "PATIENCE_SECONDS", 0.0)
+    boss = boss_of(new_ledger(tmp_path / "launching" / "sweep"))
+    run_worker(settings(Ledger(tmp_path / "elsewhere" / "sweep"), data_folder), boss)
+    state = boss.coordinator.state()
+    assert re.search(r"the node .* does not see .*sweep\.json.*--storage", state.trouble or "")
+    assert (state.is_over, state.tally.done) == (True, 0)
+    assert not (tmp_path / "elsewhere").exists()
+
+
+def test_a_manifest_that_comes_into_sight_late_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sink_module, "RETRY_SECONDS", (0.0, 0.0))
+    ledger, exists = new_ledger(tmp_path / "sweep"), LocalStorage.exists
+    looks: Iterator[bool | StorageError] = iter([False, StorageError("Stale file handle")])
+
+    def late(self: LocalStorage, path: str) -> bool:
+        look = next(looks, None)
+        if isinstance(look, StorageError):
+            raise look
+        return exists(self, path) if look is None else look
+
+    monkeypatch.setattr(LocalStorage, "exists", late)
+    sink_module.Sink(ledger, 1, "node/1").check_shared()
+    assert next(looks, None) is None
 
 
 def test_the_last_words_of_a_process_that_crashed_stand_in_the_failure(tmp_path: Path, data_folder: Path) -> None:
