@@ -27,6 +27,8 @@ class JobApi:
         streams: whether logs can be followed; a proxy before it may let no websocket through.
         requests: method, path and headers of all that came.
         packages: names of what was uploaded.
+        sent_on: status of a proxy's answer to all requests, and the address to which it sends them on.
+        page: status and text of a proxy's answer to whatever is to be changed.
     """
 
     address: str = ""
@@ -35,6 +37,8 @@ class JobApi:
     streams: bool = True
     requests: list[tuple[str, str, dict[str, str]]] = field(default_factory=list)
     packages: dict[str, bytes] = field(default_factory=dict)
+    sent_on: tuple[int, str] | None = None
+    page: tuple[int, str] | None = None
 
     def add(self, job_id: str, status: str, **told: Any) -> dict[str, Any]:
         """A job that is there."""
@@ -76,6 +80,11 @@ def _application(api: JobApi) -> web.Application:
     @web.middleware
     async def note(request: web.Request, handler: Any) -> web.StreamResponse:
         api.requests.append((request.method, request.path, dict(request.headers)))
+        if api.sent_on:
+            status, address = api.sent_on
+            return web.Response(status=status, headers={"Location": f"{address}{request.path}"})
+        if api.page and request.method != "GET":
+            return web.Response(status=api.page[0], text=api.page[1], content_type="text/html")
         answer: web.StreamResponse = await handler(request)
         return answer
 

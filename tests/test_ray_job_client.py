@@ -111,7 +111,8 @@ def test_what_a_proxy_asks_for_goes_with_all_requests(api: JobApi, monkeypatch: 
 
 
 @pytest.mark.parametrize(
-    "address", ["http://", "ray://", "http://head:dashboard", "http://[::1", "http://a..b:1", "auto"]
+    "address",
+    ["http://", "ray://", "http://head:dashboard", "http://[::1", "http://a..b:1", "auto", "http://head/#/jobs"],
 )
 def test_what_is_no_address_is_told_at_once(address: str) -> None:
     told = run("jobs", "list", "--address", address)
@@ -162,7 +163,51 @@ def test_a_reader_that_has_gone_ends_the_log_quietly(api: JobApi, monkeypatch: p
     assert "pipe" not in told.output
 
 
+@pytest.mark.parametrize("status", [301, 302, 307, 308])
+def test_a_proxy_that_sends_on_is_not_followed_but_named(api: JobApi, status: int) -> None:
+    """A POST that is followed arrives as a GET: the list of jobs would be taken for an answer to a submission."""
+    api.sent_on = (status, "https://ray.example.org/team")
+    told = launch(api, "--storage", "/shared")
+    assert (told.exit_code, "give --address https://ray.example.org/team\n" in told.stderr) == (4, True), told.stderr
+    api.sent_on = (status, "https://login.example.org/?state=very-secret&to=")
+    told = launch(api, "--storage", "/shared")
+    assert (told.exit_code, "RAY_JOB_HEADERS" in told.stderr, "very-secret" in told.output) == (4, True, False)
+    assert api.jobs == {}
+
+
+def test_what_a_proxy_says_in_a_page_is_told_in_a_line(api: JobApi) -> None:
+    api.page = (
+        413,
+        "<html>\r\n<head><title>413 Request Entity\r\nToo Large</title></head>\r\n<body></body>\r\n</html>",
+    )
+    told = launch(api, "--storage", "/shared")
+    assert told.exit_code == 4
+    assert "refused: HTTP status 413: 413 Request Entity Too Large, by a proxy" in told.stderr
+
+
+def test_of_two_jobs_of_a_sweep_the_one_that_runs_is_meant(api: JobApi) -> None:
+    api.add("first", RUNNING, metadata=parcel().metadata)
+    api.add("second", FAILED, metadata=parcel().metadata, message="is being launched by")
+    told = run("jobs", "stop", "digits-grid", "--address", api.address)
+    assert (told.exit_code, api.jobs["first"]["status"]) == (0, STOPPED), told.stderr
+    assert "second" in run("jobs", "status", "digits-grid", "--address", api.address).stdout
+    assert "first" in run("jobs", "status", "first", "--address", api.address).stdout
+
+
 # Launching, from the command line
+
+
+def test_an_interrupt_while_a_job_is_sent_says_that_it_may_have_arrived(
+    api: JobApi, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*arguments: object, **options: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("orchestrator.ray_jobs.submission.launch_as_ray_job", interrupted)
+    told = launch(api, "--storage", "/shared", "--workers", "2")
+    assert (told.exit_code, "may have been submitted" in told.stderr) == (3, True)
+    assert f"bo-sweep jobs list --address {api.address}\n" in told.stderr
+    assert f"bo-sweep launch digits-grid --storage /shared --address {api.address} --workers 2" in told.stderr
 
 
 @pytest.fixture
@@ -205,6 +250,7 @@ def test_a_launch_ends_with_what_the_ledger_says_where_it_can_be_read(ended: Job
         ({"status": STOPPED}, 3, "stopped after"),
         ({"status": FAILED, "driver_exit_code": 2, "message": "unknown key"}, 2, "with exit code 2"),
         ({"status": FAILED, "driver_exit_code": 1, "message": "a trace\nNo module named 'polars'"}, 4, "pip install"),
+        ({"status": FAILED, "driver_exit_code": 127, "message": "sh: 1: python: not found"}, 4, "that Ray runs with"),
         ({"status": FAILED, "driver_exit_code": -9, "message": "killed"}, 4, "failed after"),
     ],
     indirect=["ended"],

@@ -175,6 +175,6 @@ def print_what_is_next(job: SweepJob, address: str) -> None:
         )
 
 
-def command(name: str, sweep: str, address: str) -> str:
-    """The command line of `bo-sweep jobs` that addresses the same sweep."""
-    return shlex.join(["bo-sweep", "jobs", name, sweep, "--address", address])
+def command(name: str, sweep: str | None, address: str) -> str:
+    """The command line of `bo-sweep jobs` that addresses the same sweep, or none."""
+    return shlex.join(["bo-sweep", "jobs", name, *([sweep] if sweep else []), "--address", address])

@@ -32,9 +32,10 @@ def as_ray_job(
     `data_folder` is as the nodes have it. Exits with the code that tells how the launch ended.
     """
     from orchestrator.commands.jobs import command
-    from orchestrator.console import RESULTS, print_json, print_next
+    from orchestrator.console import LOG, RESULTS, print_json, print_next
     from orchestrator.ray_jobs.parcel import pack
     from orchestrator.ray_jobs.submission import launch_as_ray_job
+    from orchestrator.stops import interruptible
 
     data = ("--data", data_folder) if data_folder else ()
     go_on = f"{given.again()} {shlex.join([*data, '--address', address, *request.options_to_go_on()])}"
@@ -44,13 +45,19 @@ def as_ray_job(
         print_json(document) if as_json else RESULTS.print(parcel.entrypoint, markup=False)
         print_next(go_on)
         return
-    submitted = launch_as_ray_job(
-        request,
-        address,
-        storage=given.storage,
-        data_folder=data_folder,
-        ledger_complete=lambda: _complete_in_reach(request, given.storage),
-    )
+    try:
+        with interruptible():
+            submitted = launch_as_ray_job(
+                request,
+                address,
+                storage=given.storage,
+                data_folder=data_folder,
+                ledger_complete=lambda: _complete_in_reach(request, given.storage),
+            )
+    except KeyboardInterrupt:
+        LOG.print("\nStopped; it may have been submitted just before.")
+        print_next(command("list", None, address), go_on)
+        raise SystemExit(STOPPED) from None
     if as_json:
         print_json({"job": submitted.job_id, "sweep": submitted.sweep, "state": submitted.state})
     else:

@@ -96,6 +96,7 @@ def _check_address(address: str) -> None:
     try:
         parts = urlsplit(address)
         fits = takes_jobs(address) and bool(parts.hostname) and "" not in f"{parts.hostname}".rstrip(".").split(".")
+        fits = fits and not (parts.query or parts.fragment)  # as a browser shows it: http://head:8265/#/overview
         with_password = parts.password is not None
         _ = parts.port
     except ValueError:
@@ -133,12 +134,28 @@ def _client_class() -> Any:
         raise ValueError(f"Ray's job API is not installed here ({error.name} is missing): {EXTRA}") from error
 
     class Client(JobSubmissionClient):  # type: ignore[misc]
-        """Which does not wait for ever where nobody answers."""
+        """Which does not wait for ever where nobody answers, and does not follow to where it is sent on: a POST would
+        arrive there as a GET, and submit nothing."""
 
         def _do_request(self, method: str, endpoint: str, **options: Any) -> Any:
-            return super()._do_request(method, endpoint, **{"timeout": ANSWER_SECONDS, **options})
+            answer = super()._do_request(
+                method, endpoint, **{"timeout": ANSWER_SECONDS, "allow_redirects": False, **options}
+            )
+            if answer.is_redirect:
+                raise RayJobError(_sent_on(self._address, endpoint, answer.headers["Location"]))
+            return answer
 
     return Client
+
+
+def _sent_on(address: str, endpoint: str, target: str) -> str:
+    place = target.partition("?")[0]  # behind which there may be a secret
+    if place.startswith(("http://", "https://")) and place.endswith(endpoint):
+        return f"{address} sends on to another address: give --address {place.removesuffix(endpoint)}"
+    return (
+        f"{address} sends on to {place}, which is no dashboard: what a proxy before it asks for goes into "
+        f'{HEADERS_VARIABLE}, as JSON: {{"X-Name": "value"}}; or forward port 8265 of the head to here'
+    )
 
 
 def _authority() -> str | bool:

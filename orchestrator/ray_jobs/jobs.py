@@ -27,7 +27,10 @@ PATIENCE_SECONDS = 600.0
 """How long a cluster that answered before may be out of reach."""
 REMEDIES = {
     "needs Python": "start Ray on the cluster's nodes with such a Python, or use an image that has one",
-    "No module named 'ray'": "`python` on the PATH of Ray's processes on the head has to be the one that Ray runs with",
+    **dict.fromkeys(
+        ("No module named 'ray'", "python: not found", "python: command not found"),
+        "`python` on the PATH of Ray's processes on the head has to be the one that Ray runs with",
+    ),
     "No module named": "the cluster's nodes need the packages that bo-sweep needs: pip install bo-sweep there, or use "
     "an image that has them",
     "is being launched by": "wait for the end of that launch, or stop it first",
@@ -118,16 +121,18 @@ def sweep_jobs(cluster: RayCluster, sweep: str | None = None) -> list[SweepJob]:
 
 
 def find_job(cluster: RayCluster, sweep: str) -> SweepJob:
-    """The newest job of a sweep, or the one whose id is given.
+    """The job of a sweep that is not over, else the newest; or the one whose id is given.
+
+    Two can be sent at the same time; then one of them ends at once, as the other has the sweep.
 
     Raises:
         ValueError: no such sweep has a job on this cluster; names those that have one.
         RayJobError: the cluster cannot be asked.
     """
     jobs = sweep_jobs(cluster)
-    for job in reversed(jobs):
-        if sweep in (job.sweep, job.job_id):
-            return job
+    named = [job for job in jobs if sweep in (job.sweep, job.job_id)]
+    if named:
+        return max(reversed(named), key=lambda job: not job.is_over)
     known = ", ".join(sorted({job.sweep for job in jobs})) or "none"
     raise ValueError(
         f"no job of a sweep {sweep!r} on the cluster at {cluster.address}; sweeps with jobs there: {known}. A head "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -96,5 +97,9 @@ def _reason(error: object) -> str:
     """The last line of an error that says something, shortened; traces come with it."""
     if getattr(error, "args", None) and getattr(error.args[0], "reason", None):  # type: ignore[attr-defined]
         error = error.args[0].reason  # type: ignore[attr-defined]
+    status, page = re.search(r"status code (\d+)", text := str(error)), re.search(r"(?i)<(!doctype|html)", text)
+    if status and page:  # of a proxy
+        title = re.search(r"(?is)<title>(.*?)</title>", text)
+        return " ".join(f"HTTP status {status[1]}: {title[1] if title else 'a page'}, by a proxy".split())[:300]
     lines = [line.strip() for line in str(error).splitlines() if line.strip(" .")]  # Ray puts a full stop after a trace
     return (lines[-1] if lines else type(error).__name__)[:300].rstrip(".")
