@@ -18,6 +18,9 @@ from urllib.parse import urlsplit
 from orchestrator.k8s.client.errors import ClusterError
 
 _RENEWING = threading.Lock()
+NO_EXCEPTIONS = " "
+"""In place of $NO_PROXY, which holds for the proxies of the environment, not for the one that a kubeconfig names. Of an
+empty one the client of websockets would read the environment again."""
 SERVICE_ACCOUNT_FOLDER = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 
 
@@ -57,7 +60,13 @@ def client_for(connection: Connection) -> tuple[Any, str]:
     configuration.retries = False  # Api knows which requests may be sent twice
     if not configuration.verify_ssl:
         _hush(configuration.host)
-    client: Any = ApiClient(configuration=configuration)
+    try:
+        client: Any = ApiClient(configuration=configuration)
+    except (ImportError, ValueError) as error:
+        why = "a SOCKS proxy needs `pip install pysocks`" if isinstance(error, ImportError) else error
+        raise ClusterError(
+            f"{configuration.host}: its proxy (proxy-url of the kubeconfig, or HTTPS_PROXY) cannot be used: {why}"
+        ) from error
     client.renew_credentials = partial(_renew, client, connection)
     return client, connection.namespace or namespace or "default"
 
@@ -132,15 +141,20 @@ def _from_files(configuration: Any, paths: list[Path], context: str | None) -> s
     from kubernetes.config import load_kube_config
     from kubernetes.config.kube_config import KubeConfigMerger
 
-    merged = KubeConfigMerger(_told(paths)).config  # type: ignore[no-untyped-call]
-    contexts = {each["name"]: each.value.get("context") or {} for each in merged.value.get("contexts") or []}
-    name = context or merged.value.get("current-context") or ""
+    merger = KubeConfigMerger(_told(paths))  # type: ignore[no-untyped-call]
+    contexts = {each["name"]: each.value.get("context") or {} for each in merger.config.value.get("contexts") or []}
+    # As kubectl, the first file that has one; the client would take that of the last, and so perhaps another cluster.
+    current = (each.get("current-context") for each in merger.config_files.values())
+    name = context or next(filter(None, current), "")
     if name not in contexts:
         known = ", ".join(sorted(contexts)) or "none"
         if context is None and not name:
             raise ContextError(f"the kubeconfig {_told(paths)} has no current context; give --context, one of: {known}")
         raise ContextError(f"context {name!r} is not in the kubeconfig {_told(paths)}; there are: {known}")
     load_kube_config(_told(paths), context=name, client_configuration=configuration)  # type: ignore[no-untyped-call]
+    clusters = {each["name"]: each.value["cluster"] for each in merger.config.value["clusters"]}
+    if clusters[contexts[name]["cluster"]].get("proxy-url"):
+        configuration.no_proxy = NO_EXCEPTIONS
     return contexts[name].get("namespace")
 
 

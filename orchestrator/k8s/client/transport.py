@@ -7,7 +7,7 @@ import time
 from typing import Any
 from urllib.parse import urlsplit
 
-from orchestrator.k8s.client.connect import credentials_of
+from orchestrator.k8s.client.connect import NO_EXCEPTIONS, credentials_of
 from orchestrator.k8s.client.errors import ClusterError, is_schema_error, refusal, status_of
 from orchestrator.k8s.client.resources import ResourceType
 from orchestrator.k8s.client.retrying import TRANSIENT_CODES, Retries
@@ -125,7 +125,9 @@ class Transport:
         if not isinstance(error, urllib3.exceptions.ProxyError) or not proxy:
             return reason
         parts = urlsplit(proxy)  # without the password that may be in it
-        return f"{reason} (through the proxy {parts.scheme}://{parts.hostname}:{parts.port}, which NO_PROXY avoids)"
+        named = self._client.configuration.no_proxy == NO_EXCEPTIONS
+        of = "proxy-url of the kubeconfig" if named else "which NO_PROXY avoids"
+        return f"{reason} (through the proxy {parts.scheme}://{parts.hostname}:{parts.port}, {of})"
 
     def _refused(
         self, error: Any, asked: str, resource: ResourceType | None
