@@ -70,11 +70,12 @@ def test_no_line_is_repeated_or_lost_wherever_the_connection_breaks(
     getattr(log, break_).extend(range(1, size + 40, 23))
     end(cluster)
     cluster.put(pod(SUBMITTER))  # still running, so that an ending connection is not the end of the log
-    timer = threading.Timer(0.8, lambda: cluster.put(pod(SUBMITTER, "Succeeded")))
-    timer.start()
-    assert list(pod_lines(api, SUBMITTER, patience=HASTY)) == expected
+    reader = reading(pod_lines(api, SUBMITTER, patience=HASTY))
+    wait_for(lambda: not getattr(log, break_))
+    cluster.put(pod(SUBMITTER, "Succeeded"))
+    reader.join()
+    assert reader.lines == expected
     assert log.opened > 10
-    timer.cancel()
 
 
 def test_the_last_line_counts_though_it_has_no_end(cluster: FakeCluster, api: Api) -> None:
@@ -231,6 +232,49 @@ def test_a_server_that_is_away_for_a_while_is_waited_for(cluster: FakeCluster, a
     end(cluster)
     reader.join()
     assert reader.lines == ["before", "while away"]
+
+
+def test_a_server_that_does_not_know_the_roles_yet_ends_no_log(cluster: FakeCluster, api: Api) -> None:
+    log = log_of(cluster, SUBMITTER)
+    log.write("before")
+    job = cluster.item("RayJob", JOB)
+    assert job is not None
+    reader = reading(launch_lines(api, job, patience=Patience(0.01, 0.1, 20, 0.05)))
+    wait_for(lambda: reader.lines == ["before"])
+    for path in ("/pods/[^/]+$", "/log", "rayjobs", "/pods$"):
+        cluster.fault("refuse", code=403, message="is not allowed", path=path, times=2)
+    cluster.cut_streams()
+    wait_for(lambda: all(fault.times == 0 for fault in cluster.faults[:2]))
+    log.write("after")
+    wait_for(lambda: reader.lines == ["before", "after"])
+    end(cluster)
+    wait_for(lambda: all(fault.times == 0 for fault in cluster.faults))
+    cluster.put(rayjob("Complete", "SUCCEEDED"))
+    reader.join()
+    assert reader.lines == ["before", "after"]
+
+
+@pytest.mark.parametrize("said", ["is waiting to start: ContainerCreating", "is terminated", "is not available"])
+def test_a_submitter_that_was_evicted_before_it_started_does_not_hide_the_next(
+    said: str, cluster: FakeCluster, api: Api
+) -> None:
+    evicted, following = f"{JOB}-aaaaa", f"{JOB}-zzzzz"
+    cluster.remove("Pod", SUBMITTER)
+    cluster.put(pod(evicted, "Failed"))
+    job = cluster.item("RayJob", JOB)
+    assert job is not None
+    message = f'container "ray-job-submitter" in pod "{evicted}" {said}'
+    cluster.fault("refuse", code=400, message=message, path=f"{evicted}/log", times=1000)
+    told: list[str] = []
+    reader = reading(launch_lines(api, job, tell=told.append, patience=HASTY))
+    wait_for(lambda: any(request.path.endswith(f"{evicted}/log") for request in cluster.requests))
+    log_of(cluster, following).write("line")
+    cluster.put(pod(following, age=100))
+    wait_for(lambda: reader.lines == ["line"])
+    end(cluster, following)
+    cluster.put(rayjob("Complete", "SUCCEEDED"))
+    reader.join()
+    assert said in told[0]
 
 
 def test_lines_of_several_pods_carry_their_names(cluster: FakeCluster, api: Api) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from orchestrator.k8s.client.api import ClusterError
+from orchestrator.k8s.client.api import ClusterError, ForbiddenError, NotFoundError
 from orchestrator.k8s.submitting.waiting import End, wait
 from tests.kubernetes_api import FakeCluster
 from tests.submitting import Launcher
@@ -92,6 +92,38 @@ def test_waiting_survives_cut_connections_lost_history_and_a_server_that_restart
     assert wait(launch.api, "grid", play, sleep=nap) == End("succeeded")
     assert play.seen == ["", "Initializing", "Waiting", "Running", "Retrying", "Complete"]
     assert len(naps) > 5
+
+
+def test_a_job_that_has_not_changed_for_long_is_watched_and_not_asked_for_over_and_over(
+    cluster: FakeCluster, launch: Launcher
+) -> None:
+    job(cluster)
+    cluster.put({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "younger"}})
+    cluster.compact()
+    naps: list[float] = []
+    play = Play(to(cluster, "Complete", jobStatus="SUCCEEDED"))
+    assert wait(launch.api, "grid", play, sleep=naps.append) == End("succeeded")
+    assert naps == []
+
+
+@pytest.mark.parametrize("code", [403, 404])
+def test_a_server_that_has_just_started_may_refuse_what_it_allowed_before(
+    code: int, cluster: FakeCluster, launch: Launcher
+) -> None:
+    job(cluster)
+
+    def refuse() -> None:
+        message = "the server could not find the requested resource"
+        cluster.fault("refuse", code=code, message=message, path="rayjobs", times=3)
+        cluster.cut_streams()
+
+    with pytest.raises((ForbiddenError, NotFoundError)):
+        wait(launch.api, "grid", Play(refuse), refused_seconds=0.0)
+    with pytest.raises((ForbiddenError, NotFoundError)):
+        wait(launch.api, "grid")
+    cluster.faults.clear()
+    play = Play(together(refuse, to(cluster, "Complete", jobStatus="SUCCEEDED")))
+    assert wait(launch.api, "grid", play, sleep=lambda _: None) == End("succeeded")
 
 
 def test_waiting_tells_when_the_job_is_deleted(cluster: FakeCluster, launch: Launcher) -> None:

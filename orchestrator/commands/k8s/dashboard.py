@@ -131,7 +131,7 @@ def _until_it_ends(api: Api, sweep: str, tell: Callable[[str], None]) -> None:
     from orchestrator.k8s.watching.picture import sweeps_in
 
     while True:
-        job = patiently(lambda: sweeps_in(api).get(sweep), tell, Patience())
+        job = patiently(lambda: sweeps_in(api).get(sweep), tell, Patience(), again=True)
         # Until it is cleaned up, the dashboard tells of a launch that has ended too.
         if job is None or (deployment_of(job) in ENDED and _ready_head(api, job) is None):
             tell("The launch has ended, and its dashboard with it.")

@@ -91,9 +91,12 @@ def _watch(api: Api, sweep: str, document: dict[str, Any]) -> dict[str, Any]:
     from orchestrator.k8s.watching.launch_status import status_view
     from orchestrator.k8s.watching.patience import Patience, patiently
 
+    def tell(words: str) -> None:
+        LOG.print(words, markup=False)
+
     def read() -> dict[str, Any]:
         try:
-            return patiently(lambda: _read(api, sweep), lambda words: LOG.print(words, markup=False), Patience())
+            return patiently(lambda: _read(api, sweep), tell, Patience(), again=True)
         except ValueError:  # it was there a moment ago
             gone = {"workers": document["workers"] | {"ready": 0, "pods": []}, "head": None, "submitter": None}
             words = {"headline": "Deleted; results stay.", "cause": "", "remedy": "", "details": []}

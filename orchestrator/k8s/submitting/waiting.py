@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from orchestrator.k8s.client.api import Api
 from orchestrator.k8s.client.errors import ClusterError, ForbiddenError, NotFoundError
+from orchestrator.k8s.watching.patience import REFUSED_SECONDS
 
 Manifest = dict[str, Any]
 WATCH_SECONDS = 60.0
@@ -64,12 +65,13 @@ def wait(
     on_change: Callable[[Manifest], object] = lambda _: None,
     *,
     patience_seconds: float = PATIENCE_SECONDS,
+    refused_seconds: float = REFUSED_SECONDS,
     sleep: Callable[[float], object] = time.sleep,
 ) -> End:
     """Follow a RayJob until it has ended; `on_change` gets it at first and whenever its state differs.
 
-    Broken connections and a server that is away for up to `patience_seconds` are waited out; KeyboardInterrupt passes
-    through, and the job goes on.
+    Broken connections and a server that is away for up to `patience_seconds` are waited out, and refusals after the
+    first look for up to `refused_seconds`; KeyboardInterrupt passes through, and the job goes on.
 
     Raises:
         NotFoundError: there is no such job.
@@ -85,12 +87,13 @@ def wait(
             if end is not None:
                 return end
             away_since = None
-        except (ForbiddenError, NotFoundError):
-            raise
         except ClusterError as error:
             now = time.monotonic()
             away_since = away_since or now
-            if error.code in (400, 401, 422) or now - away_since >= patience_seconds:
+            patience = patience_seconds
+            if isinstance(error, (ForbiddenError, NotFoundError)):
+                patience = refused_seconds if follower.has_looked else 0.0
+            if error.code in (400, 401, 422) or now - away_since >= patience:
                 raise
         sleep(1.0)  # a server that closes every watch at once is not to be asked without pause
 
@@ -101,13 +104,18 @@ class _Follower:
     def __init__(self, api: Api, name: str, on_change: Callable[[Manifest], object]) -> None:
         self._api, self._name, self._on_change = api, name, on_change
         self._uid: str | None = None
-        self._version: str | None = None
+        self._version = ""
         self._told: tuple[Any, ...] | None = None
 
+    @property
+    def has_looked(self) -> bool:
+        return self._uid is not None
+
     def look(self) -> End | None:
-        """Read it."""
-        found = self._api.get("RayJob", self._name)
-        if found is None and self._uid is None:
+        """Read it, as a list of one: its own version may be too old to watch from, that of the list never is."""
+        listed, self._version = self._api.list_at("RayJob", fields=f"metadata.name={self._name}")
+        found = listed[0] if listed else None
+        if found is None and not self.has_looked:
             raise NotFoundError(
                 f"there is no RayJob {self._name!r} in the namespace {self._api.namespace!r}",
                 code=404,
@@ -130,7 +138,7 @@ class _Follower:
         if kind == "DELETED" or (self._uid is not None and uid != self._uid):
             # Another one of the same name is not the one that was waited for.
             return end_of(found) or End("deleted") if kind == "DELETED" else End("deleted")
-        self._uid, self._version = uid, metadata.get("resourceVersion")
+        self._uid = uid
         status = found.get("status") or {}
         state = tuple(status.get(key) for key in ("jobDeploymentStatus", "jobStatus", "reason", "message", "failed"))
         if state != self._told:

@@ -8,7 +8,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
 
-from orchestrator.k8s.client.api import Api, ClusterError
+from orchestrator.k8s.client.api import Api, ClusterError, RejectedError
 from orchestrator.k8s.watching.log_stream import container_of, log_text, pod_lines
 from orchestrator.k8s.watching.observed import ENDED, Manifest, Picture, deployment_of
 from orchestrator.k8s.watching.patience import Patience, patiently
@@ -40,18 +40,22 @@ def launch_lines(
         ClusterError: logs may not be read, or the cluster did not answer for long.
     """
     patience = patience or Patience()
-    name, seen, told = job["metadata"]["name"], set[str](), ""
+    name, seen, told, looked = job["metadata"]["name"], set[str](), "", False
     outputs: dict[str, Output] = {}
     while True:
         # Read before its pods are: one that has ended then has no pod to come.
-        current = patiently(lambda: api.get("RayJob", name), tell, patience)
-        pods = patiently(lambda: submitters_of(api, name), tell, patience)
+        current = patiently(lambda: api.get("RayJob", name), tell, patience, again=True)
+        pods = patiently(lambda: submitters_of(api, name), tell, patience, again=looked)
+        looked = True
         new = [pod for pod in pods if pod["metadata"]["name"] not in seen]
         for pod in new if seen else new[-1:]:
             output = outputs.setdefault(_submission(pod), Output(whole=tail is None))
             of_pod = None if seen else tail
             lines = pod_lines(api, pod["metadata"]["name"], follow=follow, tail=of_pod, tell=tell, patience=patience)
-            yield from output.new(lines)
+            try:
+                yield from output.new(lines)
+            except RejectedError as error:  # its container never started, as of a pod that was evicted before
+                tell(str(error))
         seen |= {pod["metadata"]["name"] for pod in pods}
         has_ended = current is None or deployment_of(current) in ENDED
         if not seen and (has_ended or not follow):

@@ -12,6 +12,7 @@ from collections.abc import Callable, Generator, Iterator
 from copy import deepcopy
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any, Literal
 from urllib.parse import quote, urlencode
 
@@ -99,21 +100,25 @@ def pod_lines(
     """
     patience = patience or Patience()
     position, pause, state = Position(tail is not None), patience.first_seconds, _state(api, pod, must=follow)
-    restarts = state.restarts
+    restarts, again = state.restarts, False
     while True:
         query = {"follow": "true" if follow else "false", "timestamps": "true"}
         query |= {"container": state.container} if state.container else {}
         query |= (
             {"sinceTime": position.since} if position.since else {"tailLines": str(tail)} if tail is not None else {}
         )
-        response = _opened(api, pod, query, tell, patience) if follow else _open_now(api, pod, query, tell, patience)
+        if follow:
+            response = _opened(api, pod, query, tell, patience, again=again)
+        else:
+            response = _open_now(api, pod, query, tell, patience)
         if response is None:
             return
+        again = True
         before = deepcopy(position)
         position.reopened()
         whole, rest = yield from _read(response, position)
         if follow:
-            state = _state(api, pod, container=state.container)
+            state = patiently(partial(_state, api, pod, container=state.container), tell, patience, again=True)
         is_over = state.has_ended or not follow
         if whole and is_over and rest and (text := position.take(rest)) is not None:
             yield text
@@ -128,7 +133,9 @@ def pod_lines(
         patience.sleep(pause)
 
 
-def _opened(api: Api, pod: str, query: dict[str, str], tell: Callable[[str], None], patience: Patience) -> Any:
+def _opened(
+    api: Api, pod: str, query: dict[str, str], tell: Callable[[str], None], patience: Patience, *, again: bool
+) -> Any:
     """The response that streams a log, waited for; None where the pod is gone. Raises ClusterError and its kinds."""
     waited, pause, told = 0.0, patience.first_seconds, False
     while True:
@@ -138,13 +145,15 @@ def _opened(api: Api, pod: str, query: dict[str, str], tell: Callable[[str], Non
             obstacle = _obstacle(api, pod, error)
             if obstacle == "gone":
                 return None
-            if obstacle == "refused" or waited > patience.total_seconds:
+            limits = {"passing": patience.total_seconds, "ended": patience.first_seconds}
+            limit = limits.get(obstacle, patience.seconds_for(error, again=again))
+            if obstacle != "starting" and waited >= limit:
                 raise
             if not told:
                 tell(f"{pod} has not started yet" if obstacle == "starting" else f"{error}; trying again")
         told = True
         patience.sleep(pause)
-        waited += pause if obstacle == "passing" else 0.0
+        waited += pause if obstacle != "starting" else 0.0
         pause = min(2 * pause, patience.longest_seconds)
 
 
@@ -292,12 +301,12 @@ def container_of(pod: Manifest) -> str | None:
     return next((name for name in names if name in RAY_CONTAINERS), names[0] if names else None)
 
 
-def _obstacle(api: Api, pod: str, error: ClusterError) -> Literal["gone", "starting", "passing", "refused"]:
-    """What keeps a log from being opened."""
+def _obstacle(api: Api, pod: str, error: ClusterError) -> Literal["gone", "starting", "ended", "passing", "refused"]:
+    """What keeps a log from being opened; of a pod that has "ended", that it had not started a moment ago."""
     if isinstance(error, NotFoundError):
         state = _state(api, pod)
         # Of a pod that is there: its node has not heard of it yet, or does not let the server through.
         return "gone" if state.has_ended else "starting" if state.is_pending else "passing"
     if isinstance(error, RejectedError) and "waiting to start" in str(error):
-        return "starting"
+        return "ended" if _state(api, pod).has_ended else "starting"
     return "passing" if is_passing(error) else "refused"
