@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -76,3 +77,43 @@ def test_a_job_that_was_made_anew_meanwhile_is_not_deleted(
         stop(api, "grid")
     assert cluster.names("RayJob") == ["grid-1"]
     assert delete(api, "grid") == ["RayJob grid-1"]
+
+
+def config(name: str, *owners: str) -> dict[str, Any]:
+    references = [{"apiVersion": "ray.io/v1", "kind": "RayJob", "name": name, "uid": uid} for uid in owners]
+    metadata = {"name": name, "labels": sweep_labels("grid")} | ({"ownerReferences": references} if owners else {})
+    return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata}
+
+
+def test_what_a_killed_launch_has_left_is_deleted_after_a_question(
+    cluster: FakeCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BO_SWEEP_CLUSTERS", str(tmp_path / "none"))
+    cluster.put(config("grid-2"))
+    asked: list[str] = []
+
+    def confirmed(question: str) -> bool:
+        asked.append(question)
+        return True
+
+    monkeypatch.setattr("orchestrator.commands.k8s.stop._confirmed", confirmed)
+    monkeypatch.setattr(
+        "orchestrator.commands.k8s.stop.sys", SimpleNamespace(stdin=SimpleNamespace(isatty=lambda: True))
+    )
+    command = ["k8s", "delete", "grid", "--kubeconfig", str(cluster.kubeconfig(tmp_path / "kubeconfig"))]
+    result = CliRunner().invoke(main, command)
+    assert (result.exit_code, asked[0].partition(" in ")[0]) == (0, "Delete grid")
+    assert "Deleted ConfigMap grid-2." in result.stderr
+    assert cluster.names("ConfigMap") == []
+    result = CliRunner().invoke(main, command)
+    assert (result.exit_code, len(asked)) == (2, 1)
+
+
+def test_the_config_map_of_a_job_that_was_launched_meanwhile_stays(cluster: FakeCluster, api: Api) -> None:
+    job = cluster.put(rayjob())
+    cluster.put(config("grid-1", job["metadata"]["uid"]))
+    cluster.put(config("grid-2"))
+    job["metadata"]["labels"].clear()
+    cluster.put(job)  # to the first list it is not there yet
+    assert delete(api, "grid") == ["ConfigMap grid-2"]
+    assert cluster.names("ConfigMap") == ["grid-1"]

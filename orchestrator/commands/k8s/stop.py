@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import sys
+from typing import TYPE_CHECKING
 
 import click
 
 from orchestrator.commands.k8s.options import ConnectionChoice, connection_options
 from orchestrator.commands.options import STOPPED, json_option, user_errors
+
+if TYPE_CHECKING:
+    from orchestrator.k8s.client.api import Api
 
 
 @click.command()
@@ -57,8 +61,6 @@ def delete(sweep: str, yes: bool, cluster: ConnectionChoice, as_json: bool) -> N
     from orchestrator.commands.k8s.again import there_again
     from orchestrator.console import LOG, print_json, print_next
     from orchestrator.k8s.client.api import connect
-    from orchestrator.k8s.watching.observed import ENDED, deployment_of
-    from orchestrator.k8s.watching.picture import job_of
     from orchestrator.k8s.watching.stop import delete as delete_sweep
 
     with user_errors():
@@ -66,7 +68,7 @@ def delete(sweep: str, yes: bool, cluster: ConnectionChoice, as_json: bool) -> N
         if not yes:
             if not sys.stdin.isatty():
                 raise ValueError("delete asks before it deletes, and there is no terminal to ask on: give --yes")
-            running = "" if deployment_of(job_of(api, sweep)) in ENDED else ", which has not ended,"
+            running = "" if _has_ended(api, sweep) else ", which has not ended,"
             if not _confirmed(f"Delete {sweep}{running} in {api.namespace} of {api.host}? Results stay."):
                 LOG.print("Nothing was deleted.")
                 raise SystemExit(STOPPED)
@@ -76,6 +78,20 @@ def delete(sweep: str, yes: bool, cluster: ConnectionChoice, as_json: bool) -> N
     LOG.print(f"Deleted {', '.join(deleted)}. Results stay where they are.", markup=False)
     fetch = there_again(cluster, "fetch", sweep, "--on", "k8s", "--to", "fetched")
     print_next(fetch, f"{there_again(cluster, 'launch', 'SPACE', '--on', 'k8s')}    # goes on from storage")
+
+
+def _has_ended(api: Api, sweep: str) -> bool:
+    """Whether a launch has ended, or only what a killed one has left is there. Raises ValueError for no such sweep."""
+    from orchestrator.k8s.watching.observed import ENDED, deployment_of
+    from orchestrator.k8s.watching.picture import job_of
+    from orchestrator.k8s.watching.stop import left_over
+
+    try:
+        return deployment_of(job_of(api, sweep)) in ENDED
+    except ValueError:
+        if left_over(api, sweep):
+            return True
+        raise
 
 
 def _confirmed(question: str) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import http.client
 import json
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -94,16 +95,28 @@ def delete(api: Api, sweep: str) -> list[str]:
         ValueError: no such sweep.
         ClusterError: they may not be deleted.
     """
-    deleted = [
-        f"{kind} {name}"
-        for kind in ("RayJob", "ConfigMap")
-        for thing in api.list(kind, labels=of_sweep(sweep))
-        for name, uid in [(thing["metadata"]["name"], thing["metadata"]["uid"])]
-        if api.delete(kind, name, uid=uid)
-    ]
+    gone: dict[str, str] = {}
+    for job in api.list("RayJob", labels=of_sweep(sweep)):
+        name, uid = job["metadata"]["name"], job["metadata"]["uid"]
+        if api.delete("RayJob", name, uid=uid):
+            gone[uid] = f"RayJob {name}"
+    deleted = list(gone.values())
+    for config in left_over(api, sweep, gone):
+        name, uid = config["metadata"]["name"], config["metadata"]["uid"]
+        deleted += [f"ConfigMap {name}"] if api.delete("ConfigMap", name, uid=uid) else []
     if not deleted:
         look(api, sweep)  # tells that there is none, and which there are
     return deleted
+
+
+def left_over(api: Api, sweep: str, gone: Collection[str] = ()) -> list[Manifest]:
+    """Config maps of a sweep whose RayJob, of the same name, is not there or has one of the UIDs that are `gone`."""
+
+    def is_left(metadata: Manifest) -> bool:
+        job = api.get("RayJob", metadata["name"])
+        return job is None or job["metadata"]["uid"] in gone
+
+    return [config for config in api.list("ConfigMap", labels=of_sweep(sweep)) if is_left(config["metadata"])]
 
 
 def token_secret(picture: Picture) -> str | None:
