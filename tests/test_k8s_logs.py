@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -85,8 +86,18 @@ def test_the_last_line_counts_though_it_has_no_end(cluster: FakeCluster, api: Ap
     assert list(pod_lines(api, SUBMITTER)) == ["whole", "killed in the mid"]
 
 
-def test_following_waits_for_a_container_to_start_and_says_so(cluster: FakeCluster, api: Api) -> None:
-    cluster.put(pod(SUBMITTER, "Pending", containerStatuses=container(waiting={"reason": "ContainerCreating"})))
+@pytest.mark.parametrize(
+    "status",
+    [
+        {"containerStatuses": container(waiting={"reason": "ContainerCreating"})},
+        {"conditions": [{"type": "PodScheduled", "status": "False", "reason": "Unschedulable"}]},
+    ],
+    ids=["on its node", "without a node"],
+)
+def test_following_waits_for_a_container_to_start_and_says_so(
+    status: dict[str, Any], cluster: FakeCluster, api: Api
+) -> None:
+    cluster.put(pod(SUBMITTER, "Pending", **status))
     log_of(cluster, SUBMITTER).write("first")
     told: list[str] = []
     with pytest.raises(ClusterError, match="waiting to start"):

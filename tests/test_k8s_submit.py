@@ -62,7 +62,7 @@ def test_launching_again_attaches_and_changes_nothing(cluster: FakeCluster, laun
     cluster.requests.clear()
     for state, words in {
         "": "not looked at",
-        "Running": "it runs",
+        "Running": "being submitted to Ray",
         "Retrying": "the next",
         "Suspended": "queue",
     }.items():

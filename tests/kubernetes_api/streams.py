@@ -93,7 +93,10 @@ class Kubelet:
 
     async def log(self, request: web.Request) -> web.StreamResponse:
         query, name = request.query, request.match_info["name"]
-        containers = [each["name"] for each in (self._pod(request, name).get("spec") or {}).get("containers") or []]
+        pod = self._pod(request, name)
+        if _scheduled(pod).get("status") == "False":
+            return web.Response(status=204)  # no node, no log
+        containers = [each["name"] for each in (pod.get("spec") or {}).get("containers") or []]
         if len(containers) > 1 and "container" not in query:
             raise failures.bad_request(
                 f"a container name must be specified for pod {name}, choose one of: [{' '.join(containers)}]"
@@ -177,6 +180,12 @@ class Kubelet:
         if pod is None:
             raise failures.not_found(BY_NAME["Pod"], name)
         return pod
+
+
+def _scheduled(pod: dict[str, Any]) -> dict[str, str]:
+    """The condition that tells whether the pod has a node; empty where there is none."""
+    conditions = (pod.get("status") or {}).get("conditions") or []
+    return next((each for each in conditions if each["type"] == "PodScheduled"), {})
 
 
 async def _down(reader: asyncio.StreamReader, remote: web.WebSocketResponse) -> None:

@@ -44,6 +44,8 @@ def state_in_words(rayjob: Manifest) -> str:
     """Its state, briefly: `bo-sweep k8s status` tells more."""
     status = rayjob.get("status") or {}
     state = status.get("jobDeploymentStatus") or ""
+    if state == "Running" and status.get("jobStatus") in (None, "", "PENDING"):
+        return "its pods run, and it is being submitted to Ray"
     words = {
         "": "KubeRay has not looked at it yet",
         "Initializing": "its pods are being started",

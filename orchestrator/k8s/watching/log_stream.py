@@ -189,6 +189,8 @@ def open_log(api: Api, pod: str, query: dict[str, str], silent_seconds: float = 
         body = response.data.decode(errors="replace") if response.status != 200 else ""
     except (urllib3.exceptions.HTTPError, OSError) as error:
         raise ClusterError(f"{api.host}: cannot {asked}: {error}") from error
+    if response.status == 204:
+        raise RejectedError(f"{api.host}: cannot {asked}: it is waiting to start, on no node yet", code=204)
     if response.status != 200:
         raise refusal(response.status, body, asked=asked, host=api.host, namespace=api.namespace)
     return response
