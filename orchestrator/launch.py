@@ -281,7 +281,7 @@ def record_launch(ledger: Ledger, space: SearchSpace, name: str) -> int:
     try:
         created = ledger.manifest().created
     except LedgerError:
-        created = datetime.now(UTC).isoformat(timespec="seconds")
+        created = datetime.now(UTC).isoformat(timespec="microseconds")  # also tells sweeps of one name apart
     ledger.write_manifest(Manifest(name=name, space=space, launches=number, created=created))
     return number
 

@@ -12,10 +12,12 @@ from typing import Any
 
 import pytest
 
+from orchestrator.ledger import Ledger
 from orchestrator.publishing import columns
 from orchestrator.publishing.dashboard.charts import CHARTS
 from orchestrator.publishing.dashboard.plan import ChartPanel, CurvePanel, ImagePanel, TablePanel, plan_dashboard
 from orchestrator.publishing.dashboard.saving import save_dashboard
+from orchestrator.publishing.reading import sweep_key
 from orchestrator.publishing.target import Target
 from search_spaces.catalog import builtin_names, load_space
 from tests.report_ledger import make_ledger
@@ -60,7 +62,7 @@ def test_charts_name_only_what_is_published(name: str) -> None:
     histories = {columns.RUN: set(columns.RUN_HISTORY), columns.CELL: set(columns.CELL_HISTORY)}
     configs = {columns.RUN: set(columns.RUN_CONFIG), columns.CELL: set(columns.CELL_CONFIG)}
     panels = 0
-    for section in plan_dashboard(name, load_space(name)).sections:
+    for section in plan_dashboard(name, "key", load_space(name)).sections:
         for panel in section.panels:
             panels += 1
             if isinstance(panel, ChartPanel):
@@ -79,7 +81,7 @@ def test_charts_name_only_what_is_published(name: str) -> None:
 
 
 def test_panels_fill_every_placeholder_of_their_chart_and_no_other() -> None:
-    planned = plan_dashboard("digits-grid", load_space("digits-grid"))
+    planned = plan_dashboard("digits-grid", "key", load_space("digits-grid"))
     panels = [panel for section in planned.sections for panel in section.panels if isinstance(panel, ChartPanel)]
     for panel in panels:
         assert set(panel.fields) == panel.chart.fields, panel.title
@@ -112,10 +114,10 @@ def test_a_changed_chart_gets_a_name_of_its_own() -> None:
 
 def test_sweeps_have_dashboards_of_their_own() -> None:
     space = load_space("digits-grid")
-    one, other = plan_dashboard("one", space), plan_dashboard("other", space)
-    assert one.slug != other.slug
-    assert one.description != other.description
-    assert one.slug == plan_dashboard("one", space).slug
+    one, other, elsewhere = (plan_dashboard(*of, space) for of in (("one", "a"), ("other", "a"), ("one", "b")))
+    assert len({one.slug, other.slug, elsewhere.slug}) == 3
+    assert len({one.description, other.description, elsewhere.description}) == 3
+    assert one.slug == plan_dashboard("one", "a", space).slug
 
 
 def test_a_dry_run_needs_neither_key_nor_network_and_is_always_the_same(sweeps: Path) -> None:
@@ -139,7 +141,7 @@ def test_it_is_made_once_and_then_updated(sweeps: Path, server: FakeWandb) -> No
     assert set(charts) == {f"team/{chart.name}" for chart in CHARTS}
     assert all(json.loads(made["spec"])["data"] == {"name": "wandb"} for made in charts.values())
     for view in (workspace, report):
-        reads_what_is_published(view, set(charts))
+        reads_what_is_published(view, set(charts), sweep_key("digits-grid", Ledger(sweeps / "digits-grid").manifest()))
 
     report.display_name = "our paper's figure 3"  # whoever renames it meets it again
     second = dashboard(sweeps, server, "--json")
@@ -173,7 +175,7 @@ def stable(view: View) -> Any:
     return json.loads(view.spec, object_hook=lambda part: {k: v for k, v in part.items() if k not in ("id", "__id__")})
 
 
-def reads_what_is_published(view: View, charts: set[str]) -> None:
+def reads_what_is_published(view: View, charts: set[str], key: str) -> None:
     """The same promise as above at the other end: in a spec as W&B reads it."""
     parts = list(nodes(json.loads(view.spec)))
     shown = [part["config"] for part in parts if part.get("viewType") == "Vega2"]
@@ -189,9 +191,10 @@ def reads_what_is_published(view: View, charts: set[str]) -> None:
     assert {curve["xAxis"] for curve in curves} == {columns.EPOCH}
     assert {curve.get("groupBy") for curve in curves} == {None, "cell.value"}
     filters = [part for part in parts if "op" in part]
-    keys = {(part["key"]["section"], part["key"]["name"], part["op"]) for part in filters}
-    assert keys <= {("run", "tags", "IN"), ("run", "tags", "NIN"), ("config", columns.KIND, "=")}
-    assert ["digits-grid"] in [part["value"] for part in filters]
+    chosen = {(part["key"]["section"], part["key"]["name"], part["op"]): part["value"] for part in filters}
+    by_key = ("config", columns.SWEEP_KEY, "=")
+    assert chosen.keys() <= {by_key, ("run", "tags", "NIN"), ("config", columns.KIND, "=")}
+    assert chosen[by_key] == key
 
 
 def nodes(spec: Any) -> Iterator[dict[str, Any]]:
@@ -227,14 +230,14 @@ def test_errors_say_what_to_do(sweeps: Path, server: FakeWandb) -> None:
 
 
 def test_wandb_mode_keeps_from_w_and_b() -> None:
-    planned = plan_dashboard("digits-grid", load_space("digits-grid"))
+    planned = plan_dashboard("digits-grid", "key", load_space("digits-grid"))
     for mode in ("offline", "disabled"):
         with pytest.raises(ValueError, match=f"WANDB_MODE is {mode}.*--dry-run"):
             save_dashboard(planned, Target.of(environment={"WANDB_MODE": mode}))
 
 
 def test_images_are_figures_that_the_summary_has() -> None:
-    planned = plan_dashboard("digits-grid", load_space("digits-grid"))
+    planned = plan_dashboard("digits-grid", "key", load_space("digits-grid"))
     keys = [
         key
         for section in planned.sections

@@ -304,7 +304,8 @@ class TestSummary:
         publish(ledger, tmp_path / "out", mode="summary")
 
         (found,) = read_all_offline(tmp_path / "out")
-        assert (found.id, found.job_type, found.config["sweep"]) == ("sweep-summary", "summary", "sweep")
+        assert found.id == f"sweep-{found.config['sweep_key']}-summary"
+        assert (found.job_type, found.config["sweep"]) == ("summary", "sweep")
         assert found.config["resolved_space"]["widths"] == [2, 4, 8, 32]
         tables = {name: _table(found, name) for name in TABLES}
         scores, ends = run_metrics(ledger)

@@ -23,13 +23,15 @@ def dashboard(sweep: str, storage: str, entity: str | None, project: str | None,
     from orchestrator.publishing.dashboard.document import dashboard_document
     from orchestrator.publishing.dashboard.plan import plan_dashboard
     from orchestrator.publishing.dashboard.saving import save_dashboard
+    from orchestrator.publishing.reading import sweep_key
     from orchestrator.publishing.target import Target
 
     publish, this = (_again(command, sweep, storage) for command in ("publish", "dashboard"))
     with user_errors():
         target = Target.of(entity=entity, project=project)
         ledger = sweep_at(storage, sweep)
-        planned = plan_dashboard(ledger.name, ledger.manifest().space)
+        manifest = ledger.manifest()
+        planned = plan_dashboard(ledger.name, sweep_key(ledger.name, manifest), manifest.space)
         if dry_run:
             print_json(dashboard_document(planned, target))
             print_next(publish, this)

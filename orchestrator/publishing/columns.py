@@ -40,7 +40,7 @@ CELL_HISTORY = (EPOCH, *(f"{column}_{bound}" for column in CELL_CURVES for bound
 
 # -- configs ----------------------------------------------------------------------------------------------------------
 SWEEP_KEY = "sweep_key"
-"""Config key that tells sweeps of one name apart: no sweep writes to the W&B runs of another."""
+"""Config key that tells sweeps of one name apart: no sweep writes to the W&B runs of another, or shows them."""
 OF_EVERY = (KIND, SWEEP, SWEEP_KEY, "space")
 HYPERPARAMETERS = tuple(name for name in RUNS.names if name not in ("run_id", "recipe"))
 """Flat, as they stand in the ledger: dataset, dataset_version, width, parameters (p), samples (n), ratio (p/n), ..."""
@@ -113,6 +113,6 @@ def cell_words(noise_rate: float, width: int, samples: int) -> str:
     return f"noise {noise_rate:g}, width {width}, n {samples}"
 
 
-def summary_id(sweep: str) -> str:
+def summary_id(sweep: str, sweep_key: str) -> str:
     """The id of a sweep's summary run: of characters and a length that W&B allows, for its tables' artifacts too."""
-    return f"{re.sub(r'[^A-Za-z0-9_.-]', '-', sweep)[:80]}-summary"
+    return f"{re.sub(r'[^A-Za-z0-9_.-]', '-', sweep)[:80]}-{sweep_key}-summary"

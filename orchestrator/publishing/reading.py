@@ -72,8 +72,7 @@ class Reading:
 
     @property
     def sweep_key(self) -> str:
-        """The same wherever the ledger is copied to, another for another sweep of the same name."""
-        return short_hash(self.ledger.name, self.manifest.created)[:8]
+        return sweep_key(self.ledger.name, self.manifest)
 
     @property
     def unfinished(self) -> int:
@@ -108,6 +107,11 @@ def read(ledger: Ledger) -> Reading:
     snapshot = ledger.snapshot(ROWS.names)
     hyperparameters = {row["run_id"]: row for row in ledger.runs().iter_rows(named=True)}
     return Reading(ledger, ledger.manifest(), snapshot, snapshot.judged_ends(), hyperparameters)
+
+
+def sweep_key(name: str, manifest: Manifest) -> str:
+    """The same wherever the ledger is copied to, another for another sweep of the same name."""
+    return short_hash(name, manifest.created)[:8]
 
 
 def listing(ledger: Ledger) -> tuple[Any, ...]:

@@ -49,6 +49,7 @@ def summary_item(
 ) -> Item:
     """The summary; its figures are drawn in `folder`. planned: `planned_runs`; cells: `planned_cells`."""
     space, name = reading.manifest.space, reading.ledger.name
+    wandb_id = summary_id(name, reading.sweep_key)
     level = space.analysis.boundary_error
     tables = {
         "cells": _table(_with_words(cells), CELLS_TABLE),
@@ -60,8 +61,8 @@ def summary_item(
     figures = _draw(name, space, reading.scores, cells, level, folder) if finished else {}
     config = reading.shared_config(SUMMARY) | {DIGEST: digest, "bo_sweep_version": version("bo-sweep")}
     return Item(
-        id=summary_id(name),
-        alternative=summary_id(name),
+        id=wandb_id,
+        alternative=wandb_id,
         key=summary_key(reading.sweep_key),
         state=digest,
         name=f"{name}: summary",

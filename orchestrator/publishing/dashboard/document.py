@@ -12,6 +12,7 @@ def dashboard_document(dashboard: Dashboard, target: Target) -> dict[str, Any]:
     """What would be made where. `entity` is null where it is the default one of the key's owner."""
     return {
         "sweep": dashboard.sweep,
+        "sweep_key": dashboard.key,
         "entity": target.entity,
         "project": target.project,
         "title": dashboard.title,

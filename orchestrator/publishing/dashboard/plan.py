@@ -65,9 +65,10 @@ class Section:
 
 @dataclass(frozen=True)
 class Dashboard:
-    """A sweep's dashboard. `text` is Markdown."""
+    """A sweep's dashboard. `key` tells sweeps of one name apart; `text` is Markdown."""
 
     sweep: str
+    key: str
     title: str
     text: str
     sections: tuple[Section, ...]
@@ -75,7 +76,7 @@ class Dashboard:
     @property
     def slug(self) -> str:
         """Of the workspace, in its address (?nw=...): always the same for a sweep, so that it is found again."""
-        number = int(hashlib.sha256(f"bo-sweep/{self.sweep}".encode()).hexdigest(), 16)
+        number = int(hashlib.sha256(f"bo-sweep/{self.sweep}/{self.key}".encode()).hexdigest(), 16)
         letters = ""
         for _ in range(11):
             number, digit = divmod(number, 36)
@@ -85,7 +86,8 @@ class Dashboard:
     @property
     def description(self) -> str:
         """Of the report; by this it is found again, whatever title somebody gave it."""
-        return f"bo-sweep dashboard of sweep {self.sweep}. Edits are lost when it is made again; keep them in a copy."
+        told = f"bo-sweep dashboard of sweep {self.sweep} ({self.key})"
+        return f"{told}. Edits are lost when it is made again; keep them in a copy."
 
     @property
     def charts(self) -> tuple[Chart, ...]:
@@ -94,10 +96,10 @@ class Dashboard:
         return tuple({panel.chart.name: panel.chart for panel in panels if isinstance(panel, ChartPanel)}.values())
 
 
-def plan_dashboard(sweep: str, space: SearchSpace) -> Dashboard:
-    """The dashboard of a sweep over `space`."""
+def plan_dashboard(sweep: str, key: str, space: SearchSpace) -> Dashboard:
+    """The dashboard of a sweep over `space`. key: what `reading.sweep_key` gives."""
     text = words.introduction(sweep, space)
-    return Dashboard(sweep, f"Benign overfitting in {sweep}", text, (*_of_summary(space), *_of_curves(space)))
+    return Dashboard(sweep, key, f"Benign overfitting in {sweep}", text, (*_of_summary(space), *_of_curves(space)))
 
 
 def _of_summary(space: SearchSpace) -> tuple[Section, ...]:

@@ -7,7 +7,6 @@ from typing import Any
 
 from orchestrator.publishing import columns
 from orchestrator.publishing.dashboard.plan import ChartPanel, CurvePanel, Dashboard, ImagePanel, Panel, Section
-from orchestrator.publishing.target import sweep_tag
 
 MOST_RUNS_IN_A_CHART = 100
 WIDTH, CHART_HEIGHT, TABLE_HEIGHT = 24, 10, 12
@@ -30,10 +29,10 @@ def make_workspace(dashboard: Dashboard, entity: str, project: str) -> Any:
     first = expressions.Ordering(expressions.Config(columns.KIND), ascending=False)
     latest = expressions.Ordering(expressions.Metric("CreatedTimestamp"), ascending=False)
     runs = workspaces.RunsetSettings(
-        filters=_filter(dashboard.sweep),
+        filters=_filter(dashboard.key),
         # charts ask for the first few hundred runs: the one with the tables has to be one of them
         order=[first, latest],
-        pinned_runs=[columns.summary_id(dashboard.sweep)],
+        pinned_runs=[columns.summary_id(dashboard.sweep, dashboard.key)],
         pinned_columns=[f"config:{key}.value" for key in (columns.KIND, "noise_rate", "ratio", "width", "seed")],
     )
     return workspaces.Workspace(
@@ -53,7 +52,7 @@ def make_report(dashboard: Dashboard, entity: str, project: str) -> Any:
     blocks: list[Any] = [reports.MarkdownBlock(text=dashboard.text), reports.TableOfContents()]
     for section in dashboard.sections:
         panels = [_panel(panel, entity, layout) for panel, layout in zip(section.panels, _places(section), strict=True)]
-        runs = _runset(dashboard.sweep, section.kind, entity, project)
+        runs = _runset(dashboard.key, section.kind, entity, project)
         blocks += [
             reports.H2(text=section.title),
             reports.MarkdownBlock(text=section.text),
@@ -69,18 +68,17 @@ def make_report(dashboard: Dashboard, entity: str, project: str) -> Any:
     )
 
 
-def _runset(sweep: str, kind: str, entity: str, project: str) -> Any:
+def _runset(key: str, kind: str, entity: str, project: str) -> Any:
     reports = _package("reports.v2")
 
     name = {columns.SUMMARY: "summary", columns.RUN: "runs", columns.CELL: "cells"}[kind]
-    return reports.Runset(entity=entity, project=project, name=name, filters=_filter(sweep, kind))
+    return reports.Runset(entity=entity, project=project, name=name, filters=_filter(key, kind))
 
 
-def _filter(sweep: str, kind: str | None = None) -> Any:
+def _filter(key: str, kind: str | None = None) -> Any:
     expressions = _package("expr")
-    tags = expressions.Tags()
-    # by its tag: wandb-workspaces takes the config key "sweep" for W&B's own sweeps and asks for "Sweep"
-    parts = [tags.isin([sweep_tag(sweep)]), tags.notin([columns.SUPERSEDED])]
+    # by its key: another sweep, of another storage, may have the same name
+    parts = [expressions.Config(columns.SWEEP_KEY) == key, expressions.Tags().notin([columns.SUPERSEDED])]
     return expressions.And(*parts, *([] if kind is None else [expressions.Config(columns.KIND) == kind]))
 
 
