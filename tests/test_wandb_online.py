@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from orchestrator.publishing.columns import TABLES
 from orchestrator.publishing.folder import Folder
 from orchestrator.publishing.outcome import Outcome
 from orchestrator.publishing.publisher import Options, Publisher
+from orchestrator.publishing.reading import sweep_key
 from orchestrator.publishing.stopping import Stopping
 from orchestrator.publishing.target import Target
 from orchestrator.sink import Sink
@@ -173,6 +175,53 @@ def test_sweeps_that_share_a_run_leave_each_other_alone(
     assert sorted(summaries) == ["sweep", "wider"]
 
 
+def test_sweeps_of_one_name_in_one_project_are_kept_apart(ledger: Ledger, server: FakeWandb, tmp_path: Path) -> None:
+    space = ledger.manifest().space
+    other = make_ledger(tmp_path / "elsewhere" / "sweep", space, lambda run: "waiting")
+    other.write_manifest(replace(other.manifest(), created="2026-02-02T00:00:00.000001+00:00"))
+    run, *_ = expand(space)
+    trained(ledger, run, 1)
+    trained(other, run, 1, test_error=0.5)
+    for each in (ledger, other, ledger):
+        publish(each, tmp_path / "out")
+
+    keys = [sweep_key("sweep", each.manifest()) for each in (ledger, other)]
+    assert len(set(keys)) == 2
+    for key, errors in zip(keys, ([row["test_error"] for row in rows_of(run)], [0.5] * len(EPOCHS)), strict=True):
+        own = {each.name: each for each in server.runs.values() if each.config["sweep_key"] == key}
+        (one,) = (each for name, each in own.items() if name.startswith(run.run_id))
+        assert [row["test_error"] for row in one.rows] == errors
+        assert own.keys() == {one.name, f"sweep-{key}-summary"}
+
+
+def test_a_run_that_is_trained_anew_twice_mixes_no_rows(ledger: Ledger, server: FakeWandb, tmp_path: Path) -> None:
+    """From one checkpoint, three times: each time other rows come after it."""
+    run = expand(ledger.manifest().space)[0]
+    for attempt in (1, 2, 3):
+        rows = rows_of(run) if attempt == 1 else rows_of(run)[2:]
+        ledger.write_rows(f"rows-{attempt}", [row | {"attempt": attempt, "test_error": attempt / 10} for row in rows])
+        ledger.write_ends(f"ends-{attempt}", [end_of(run, "done") | {"attempt": attempt}])
+        publish(ledger, tmp_path / "out")
+
+    found = {each.name: each for each in server.runs.values() if each.name.startswith(run.run_id)}
+    assert len(found) == 3
+    (current,) = (each for each in found.values() if "superseded" not in each.tags)
+    assert [row["attempt"] for row in current.rows] == [1, 1] + [3] * (len(EPOCHS) - 2)
+    assert all(len({row["attempt"] for row in each.rows[2:]}) == 1 for each in found.values())
+
+
+def test_what_its_reader_named_and_tagged_stays(ledger: Ledger, server: FakeWandb, tmp_path: Path) -> None:
+    first, second = expand(ledger.manifest().space)
+    trained(ledger, first, 1)
+    publish(ledger, tmp_path / "out")
+    for run in server.runs.values():
+        run.fields |= {"displayName": "figure 3", "tags": [*run.tags, "paper"]}
+    trained(ledger, second, 1)
+    publish(ledger, tmp_path / "other")  # whose notes are lost looks at all of them again
+    kept = [run for run in server.runs.values() if run.name != second.run_id]
+    assert [(run.fields["displayName"], run.tags) for run in kept] == [("figure 3", ["sweep", "paper"])] * 2
+
+
 def test_a_summary_whose_tables_are_not_taken_is_not_there_yet(
     ledger: Ledger, server: FakeWandb, tmp_path: Path
 ) -> None:
@@ -181,13 +230,14 @@ def test_a_summary_whose_tables_are_not_taken_is_not_there_yet(
     publish(ledger, tmp_path / "out", "summary")
     assert len(server.faults_given) == 1
     committed = {each.collection for each in server.state.artifacts.values() if each.state == "COMMITTED"}
-    assert committed == {f"team/bo-sweep/run-sweep-summary-{table}" for table in TABLES}
     (summary,) = server.runs.values()
+    assert committed == {f"team/bo-sweep/run-{summary.name}-{table}" for table in TABLES}
     assert summary.finished
     assert "digest" in summary.config
 
 
-def test_a_cell_that_changes_is_superseded(ledger: Ledger, server: FakeWandb, tmp_path: Path) -> None:
+@pytest.mark.parametrize("remembers", [True, False])
+def test_a_cell_that_changes_is_superseded(ledger: Ledger, server: FakeWandb, tmp_path: Path, remembers: bool) -> None:
     first, second = expand(ledger.manifest().space)
     trained(ledger, first, 1)
     trained(ledger, second, 1, "failed")
@@ -195,8 +245,8 @@ def test_a_cell_that_changes_is_superseded(ledger: Ledger, server: FakeWandb, tm
     (old,) = (run for run in server.runs.values() if "-cell-" in f"-{run.name}")
     assert old.config["seeds"] == [0]
     trained(ledger, second, 2)
-    publish(ledger, tmp_path / "out", "cells")
-    publish(ledger, tmp_path / "out", "cells")
+    for _ in range(2):
+        publish(ledger, tmp_path / ("out" if remembers else "other"), "cells")
 
     cells = [run for run in server.runs.values() if run.name.startswith("cell-")]
     assert sorted(("superseded" in run.tags, run.config["seeds"]) for run in cells) == [(False, [0, 1]), (True, [0])]

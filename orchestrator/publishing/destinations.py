@@ -54,8 +54,9 @@ class Files:
 
     def write(self, item: Item) -> Written:
         there = self._by_key.setdefault(item.key, [])
-        if any(is_synced(path) for path, _ in there):
-            item = replace(item, id=item.alternative)
+        synced = {marker.id for path, marker in there if is_synced(path)}
+        if item.alternative != item.id:
+            item = replace(item, id=next(wandb_id for wandb_id in item.ids if wandb_id not in synced))
         with _staging(self._folder) as folder:
             written = self._writer.write(Order(item, folder, self._target.entity, self._target.project, online=False))
             assert written.folder is not None
@@ -98,9 +99,10 @@ class Server:
         before, to = self._known.get(item.key), (self._target.entity, self._target.project)
         with _staging(self._folder) as folder:
             written = self._writer.write(Order(item, folder, *to, online=True))
-            if before is not None and before.id != written.id:
+            older = {*written.older, before.id if before is not None else written.id} - {written.id}
+            for wandb_id in sorted(older):
                 with suppress(RefusedError):  # somebody deleted it meanwhile
-                    self._writer.write(Supersede(before.id, written.id, folder, *to))
+                    self._writer.write(Supersede(wandb_id, written.id, folder, *to))
         if item.ended:
             self._known[item.key] = Marker.of(item, written.id)
             self._folder.remember(self._where, self._known[item.key])

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,7 +15,7 @@ class Item:
     """One W&B run.
 
     Attributes:
-        id: in its project; `alternative` is taken where rows that are there already contradict these.
+        id: in its project; `alternative` is taken where rows that are there already contradict these, see `ids`.
         key: what it is of (a run, a cell, the summary), the same for every state of it.
         state: tells apart what it was made from; the same state is never published twice.
         rows: for each evaluation, in order, W&B's step and the values.
@@ -38,6 +39,13 @@ class Item:
     failed: bool = False
     tables: Mapping[str, tuple[Sequence[str], Sequence[Sequence[Any]]]] = field(default_factory=dict)
     figures: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def ids(self) -> Iterator[str]:
+        """Those to try, one after another, until one has nothing that contradicts it."""
+        yield self.id
+        yield self.alternative
+        yield from (f"{self.alternative}-{number}" for number in itertools.count(2))
 
     @property
     def media(self) -> bool:

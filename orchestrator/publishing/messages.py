@@ -32,12 +32,13 @@ class Supersede:
 
 @dataclass(frozen=True)
 class Written:
-    """What came of an order: the W&B run that was written, and offline its folder."""
+    """What came of an order: the W&B run that was written, and offline its folder; `older` are other states of it."""
 
     id: str
     folder: Path | None
     lines: int
     url: str | None = None
+    older: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -16,11 +16,22 @@ import signal
 import sys
 import threading
 from collections.abc import Iterable, Mapping
+from contextlib import chdir
+from dataclasses import replace
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, Literal
 
-from orchestrator.publishing.columns import DIGEST, EPOCH, ROW_ATTEMPT, ROW_EVALUATION, SUPERSEDED, SWEEP_KEY
+from orchestrator.publishing.columns import (
+    CELL,
+    DIGEST,
+    EPOCH,
+    KIND,
+    ROW_ATTEMPT,
+    ROW_EVALUATION,
+    SUPERSEDED,
+    SWEEP_KEY,
+)
 from orchestrator.publishing.items import Item
 from orchestrator.publishing.messages import Account, Order, Refused, Supersede, Trouble, Written
 from orchestrator.publishing.offline_log import rows_once_written
@@ -36,6 +47,9 @@ _REFUSED = re.compile("permission denied|not found during upsertBucket|invalid p
 """What W&B says where another try can change nothing: of one W&B run, and of a whole project."""
 _LINES = """query RunResumeStatus($project: String, $entity: String, $name: String!) {
   model(name: $project, entityName: $entity) { bucket(name: $name, missingOk: true) { historyLineCount config tags } }
+}"""
+_CELLS = """query Runs($project: String!, $entity: String, $filters: JSONString!) {
+  project(name: $project, entityName: $entity) { runs(filters: $filters, first: 100) { edges { node { name tags } } } }
 }"""
 
 
@@ -122,10 +136,10 @@ def _offline(order: Order) -> Written | Trouble:
 
 def _online(order: Order) -> Written | Trouble:
     """Add what the server does not have yet. The stream keeps its order, so what it has is the beginning."""
-    item = order.item
-    run = _start(order, _own_id(order, item.id), resume="allow")
-    if _contradicts(run, item):
-        old, new = run.id, _own_id(order, item.alternative)
+    item, ids = order.item, order.item.ids
+    run = _start(order, _own_id(order, next(ids)), resume="allow")
+    while _contradicts(run, item):
+        old, new = run.id, _own_id(order, next(ids))
         _mark_superseded(run, by=new)
         run.finish()
         if not _is_superseded(order, old):
@@ -136,7 +150,18 @@ def _online(order: Order) -> Written | Trouble:
     there = run.starting_step if run.resumed else 0
     _write(run, item, [row for row in item.rows if row[0] >= there])
     run.finish(exit_code=1 if item.failed else 0)
-    return _checked(order, run.id, len(item.rows), run.url)
+    checked = _checked(order, run.id, len(item.rows), run.url)
+    if isinstance(checked, Written) and item.job_type == CELL:
+        return replace(checked, older=_older_cells(order, run.id))
+    return checked
+
+
+def _older_cells(order: Order, wandb_id: str) -> tuple[str, ...]:
+    """Other states of a cell that are not marked yet: the publisher's own notes may be lost, or on another machine."""
+    filters = {f"config.{name}": order.item.config[name] for name in (KIND, SWEEP_KEY, "cell")}
+    answer = _asked(_CELLS, order, filters=json.dumps(filters))
+    nodes = [edge["node"] for edge in ((answer.get("project") or {}).get("runs") or {}).get("edges") or ()]
+    return tuple(node["name"] for node in nodes if node["name"] != wandb_id and SUPERSEDED not in (node["tags"] or ()))
 
 
 def _online_media(order: Order, run: Any) -> Written | Trouble:
@@ -162,28 +187,32 @@ def _own_id(order: Order, wandb_id: str) -> str:
 
 
 def _start(order: Order, wandb_id: str, *, resume: Literal["allow", "must"] | None = None) -> Any:
-    import wandb
-
     item = order.item
-    run = wandb.init(
+    there = _bucket(order, wandb_id) if resume else None
+    tags = [tag for tag in (there or {}).get("tags") or () if tag != SUPERSEDED]  # its reader's own among them
+    run = _init(
+        order,
         id=wandb_id,
         mode="online" if order.online else "offline",
         resume=resume,
-        entity=order.entity,
-        project=order.project,
-        name=item.name,
+        name=None if there else item.name,  # its reader may have given it another one
         group=item.group,
         job_type=item.job_type,
-        tags=list(item.tags),
+        tags=list(dict.fromkeys((*tags, *item.tags))),
         # the digest comes last, and the server's own is looked at first
         config={name: value for name, value in item.config.items() if not (resume and name == DIGEST)},
-        dir=order.folder,
-        reinit="create_new",
         settings=_settings(update_finish_state=item.ended),
     )
     if os.getpriority(os.PRIO_PROCESS, 0) > 0:
         lower_sessions()  # W&B's own, which was started meanwhile
     return run
+
+
+def _init(order: Order | Supersede, **options: Any) -> Any:
+    import wandb
+
+    with chdir(order.folder):  # W&B's client adds a config-defaults.yaml of the current folder to every config
+        return wandb.init(entity=order.entity, project=order.project, dir=order.folder, reinit="create_new", **options)
 
 
 def _settings(update_finish_state: bool = True) -> Any:
@@ -270,15 +299,19 @@ def _checked(order: Order, wandb_id: str, expected: int, url: str | None) -> Wri
 
 def _bucket(order: Order | Supersede, wandb_id: str) -> dict[str, Any] | None:
     """What the server says of a W&B run, None where there is none."""
+    bucket: dict[str, Any] | None = (_asked(_LINES, order, name=wandb_id).get("model") or {}).get("bucket")
+    return bucket
+
+
+def _asked(query: str, order: Order | Supersede, **variables: str) -> dict[str, Any]:
+    """What the server answers to a query about the project."""
     import wandb
     from wandb.apis.public.service_api import ServiceApi
 
     settings = wandb.setup().settings
-    entity = order.entity or settings.entity
-    variables = {"project": order.project, "entity": entity, "name": wandb_id}
-    answer: dict[str, Any] = ServiceApi(settings).execute_graphql(_LINES, variables, timeout=GRAPHQL_SECONDS)
-    bucket: dict[str, Any] | None = (answer.get("model") or {}).get("bucket")
-    return bucket
+    told = {"project": order.project, "entity": order.entity or settings.entity, **variables}
+    answer: dict[str, Any] = ServiceApi(settings).execute_graphql(query, told, timeout=GRAPHQL_SECONDS)
+    return answer
 
 
 def _config_of(bucket: Mapping[str, Any] | None) -> dict[str, Any]:
@@ -287,20 +320,9 @@ def _config_of(bucket: Mapping[str, Any] | None) -> dict[str, Any]:
 
 
 def _superseded(order: Supersede) -> Written | Trouble:
-    import wandb
-
     if _bucket(order, order.id) is None:  # someone has deleted it
         return Written(order.id, None, 0)
-    run = wandb.init(
-        id=order.id,
-        mode="online",
-        resume="must",
-        entity=order.entity,
-        project=order.project,
-        dir=order.folder,
-        reinit="create_new",
-        settings=_settings(),
-    )
+    run = _init(order, id=order.id, mode="online", resume="must", settings=_settings())
     _mark_superseded(run, by=order.by)
     run.finish()
     return Written(order.id, None, 0) if _is_superseded(order, order.id) else Trouble(f"{order.id} is not marked yet")

@@ -76,14 +76,13 @@ class RunOperations:
         return {"project": {"run": run and _bucket(run)}}
 
     def _runs(self, asked: dict[str, Any]) -> Any:
-        """All of them on one page; of the filters only groups are understood."""
+        """All of them on one page; of the filters groups and values of the config are understood."""
+        where = (asked.get("entity") or self._entity, asked["project"])
         filters = json.loads(asked.get("filters") or "{}")
-        unknown = set(filters) - {"group"}
+        unknown = {name for name in filters if name != "group" and not name.startswith("config.")}
         assert not unknown, f"the server of the tests does not know these filters: {unknown}"
-        here = [
-            run for run in self._state.runs.values() if (run.entity, run.project) == (asked["entity"], asked["project"])
-        ]
-        found = [run for run in here if not filters or run.group == filters["group"]]
+        here = [run for run in self._state.runs.values() if (run.entity, run.project) == where]
+        found = [run for run in here if all(_value(run, name) == value for name, value in filters.items())]
         edges = [{"node": _bucket(run), "cursor": run.storage_id} for run in found]
         page = {"endCursor": None, "hasNextPage": False}
         runs = {
@@ -92,7 +91,7 @@ class RunOperations:
             "readOnly": False,
             "runs": {"edges": edges, "pageInfo": page},
         }
-        return {"project": runs if (asked["entity"], asked["project"]) in self._state.projects else None}
+        return {"project": runs if where in self._state.projects else None}
 
     def _delete(self, asked: dict[str, Any]) -> Any:
         found = next(run for run in self._state.runs.values() if run.storage_id == asked["id"])
@@ -152,6 +151,10 @@ class RunOperations:
         artifact = self._state.artifacts[asked["artifactID"]]
         artifact.state = "COMMITTED"
         return {"commitArtifact": {"artifact": {"id": artifact.id, "digest": artifact.digest}}}
+
+
+def _value(run: Run, name: str) -> Any:
+    return run.group if name == "group" else run.config.get(name.removeprefix("config."))
 
 
 def _bucket(run: Run) -> dict[str, Any]:
