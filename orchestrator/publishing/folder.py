@@ -6,6 +6,7 @@ from the folders that are there, so it cannot disagree with the files, whenever 
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
@@ -61,6 +62,11 @@ class Folder:
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError as error:
+                if error.errno not in (errno.EAGAIN, errno.EACCES):
+                    raise FolderError(
+                        f"cannot lock {self.path}: {error.strerror}, as on some file systems of clusters. Choose a "
+                        "folder on this machine's own disk with --dir"
+                    ) from error
                 raise FolderError(
                     f"another publisher is writing to {self.path}, and one is enough: wait until it has ended. If a "
                     f"launch started it, its words are in {self.path / LOG}"
@@ -124,9 +130,9 @@ class Folder:
     def finished(self, where: str) -> dict[str, Marker]:
         """W&B runs that are complete on a server's project, the latest by key. A cache: losing it costs questions."""
         found: dict[str, Marker] = {}
-        with suppress(FileNotFoundError):
-            for line in (self.path / _FINISHED).read_text().splitlines():
-                with suppress(ValueError, TypeError, KeyError):  # cut short by a kill
+        with suppress(OSError):
+            for line in (self.path / _FINISHED).read_text(errors="replace").splitlines():
+                with suppress(ValueError, TypeError, KeyError, AttributeError):  # cut short by a kill, or damaged
                     entry = json.loads(line)
                     if entry.pop("where") == where:
                         found[entry["key"]] = Marker(**entry)

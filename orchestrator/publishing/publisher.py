@@ -199,10 +199,12 @@ class Publisher:
         set_so = CONNECTIONS.get(account.mode or "") if self._target.connection is None else None
         if set_so == "disabled":
             return None
-        connection = self._target.connection or ("online" if account.has_key and set_so != "offline" else "offline")
+        has_key = account.has_key or account.problem is not None
+        connection = self._target.connection or ("online" if has_key and set_so != "offline" else "offline")
         if account.problem and connection != "offline":
             raise ConnectionError(
-                f"the key for {account.base_url} cannot be used ({account.problem}): run wandb login --relogin"
+                f"the key for {account.base_url} cannot be used ({account.problem}): run wandb login --relogin, "
+                "or set another WANDB_API_KEY, or WANDB_MODE=offline to write files and sync them later"
             )
         if connection == "online" and not account.has_key:
             raise ConnectionError(

@@ -23,7 +23,7 @@ CONNECTIONS: dict[str, Connection | None] = {
     "disabled": "disabled",
 }
 _OWN = ("RUN_ID", "NAME", "NOTES", "RESUME", "RESUME_FROM", "FORK_FROM", "JOB_TYPE", "RUN_GROUP", "TAGS", "MODE")
-_OF_OTHERS = ("SERVICE", "SWEEP_ID", "SWEEP_PARAM_PATH", "CONFIG_PATHS", "DIR", "DATA_DIR", "LAUNCH", "DISABLED")
+_OF_OTHERS = ("SERVICE", "SWEEP_ID", "SWEEP_PARAM_PATH", "CONFIG_PATHS", "DIR", "LAUNCH", "DISABLED")
 _NOT_PASSED_ON = frozenset(f"WANDB_{name}" for name in (*_OWN, *_OF_OTHERS))
 """Variables that would turn all of our W&B runs into the one that they speak of."""
 
@@ -96,7 +96,7 @@ def _misnamed(what: str, name: str) -> list[str]:
 
 
 def sweep_tag(sweep: str) -> str:
-    """The tag of all W&B runs of a sweep, by which its dashboard finds them."""
+    """The tag of all W&B runs of a sweep."""
     return sweep[:MOST_TAG_CHARACTERS]
 
 

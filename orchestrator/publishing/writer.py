@@ -146,9 +146,12 @@ def _end_leftover(process: int) -> None:
     """Kill W&B's own process where a publisher that was killed has left it: it would write to the same W&B runs."""
     import psutil
 
+    with suppress(psutil.NoSuchProcess):
+        if psutil.Process(process).status() != psutil.STATUS_ZOMBIE:
+            return  # who holds the lock has outlived it: the number is another process's now
     for each in psutil.process_iter(["name", "cmdline"]):
         words = each.info["cmdline"] or []
-        if each.info["name"].startswith("wandb-core") and words[-1:] == [str(process)] and "--pid" in words:
+        if (each.info["name"] or "").startswith("wandb-core") and words[-1:] == [str(process)] and "--pid" in words:
             with suppress(psutil.NoSuchProcess):
                 each.kill()
                 each.wait(10)

@@ -105,6 +105,11 @@ def _told(error: Exception) -> str:
     text = " ".join(str(error).split())[:400]
     # W&B's client calls it a failed authentication, too, where its server did not answer
     unanswered = any(words in text for words in ("giving up after", "timed out", "error occurred while checking"))
+    if "permission denied" in text.lower():
+        return (
+            f"W&B does not let this key write there ({text}). Name a user or team and a project that it may write to, "
+            "with --entity and --project, or ask its owner for another role"
+        )
     refused = _status(error) in (401, 403) or type(error).__name__ == "AuthenticationError"
     if refused and not unanswered:
         return f"W&B refused the key ({text}). Log in again with: wandb login --relogin"
