@@ -25,3 +25,6 @@ RAY_ENVIRONMENT = {
 JOB_STOP_SECONDS = 300
 """From SIGTERM to SIGKILL when a job is stopped (RAY_JOB_STOP_WAIT_TIME_S): Ray's own 3 s are too few to save what is
 in training."""
+REPLACE_SHELL = "exec"
+"""Begins the entry point of a job: the driver is a child of Ray's supervisor. Behind the shell, which a stop ends
+first, it would be an orphan: in a pod nobody reaps those, and Ray would wait for it for JOB_STOP_SECONDS."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import signal
@@ -124,11 +125,24 @@ def _node(
     command += [f"--dashboard-agent-listen-port={agent_port}", f"--temp-dir={cluster.folder / name}"]
     variables = {**cluster.environment, **(environment or {})}
     with (cluster.folder / f"{name}.log").open("w") as log:
-        process = subprocess.Popen(command, env=variables, stdout=log, stderr=subprocess.STDOUT, start_new_session=True)
+        process = subprocess.Popen(
+            command,
+            env=variables,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            preexec_fn=_adopt_orphans,
+        )
     try:
         yield
     finally:
         end_group(process)
+
+
+def _adopt_orphans() -> None:
+    """What becomes `ray start` gets all orphans of its node, and never reaps them: in a pod it is process 1."""
+    set_child_subreaper = 36  # linux/prctl.h
+    ctypes.CDLL(None, use_errno=True).prctl(set_child_subreaper, 1, 0, 0, 0)
 
 
 def end_group(process: subprocess.Popen[Any]) -> None:

@@ -162,8 +162,8 @@ def test_a_claim_is_mounted_where_the_entry_point_stores() -> None:
         assert {"name": "results", "persistentVolumeClaim": {"claimName": "bo-sweep-results"}} in pod["volumes"]
         assert {"name": "results", "mountPath": "/results"} in container_of(pod)["volumeMounts"]
     assert rayjob_of(made)["spec"]["entrypoint"] == (
-        "bo-sweep launch /etc/bo-sweep/space.yaml --storage /results --name digits-grid --data /data --address auto "
-        "--as-job"
+        "exec bo-sweep launch /etc/bo-sweep/space.yaml --storage /results --name digits-grid --data /data "
+        "--address auto --as-job"
     )
     assert not any(volume["name"] == "results" for volume in pods_of(made)["submitter"]["volumes"])
 
@@ -211,7 +211,7 @@ def test_other_folders_in_pods_come_out_everywhere(tmp_path: Path) -> None:
     mounts = Mounts(config=f"{tmp_path}/c", results=f"{tmp_path}/r", data=f"{tmp_path}/d", home=f"{tmp_path}/h")
     made = render(launch(), profile(), mounts)
     command = shlex.split(rayjob_of(made)["spec"]["entrypoint"])
-    assert command[2] == f"{tmp_path}/c/space.yaml"
+    assert command[3] == f"{tmp_path}/c/space.yaml"
     assert command[command.index("--storage") + 1] == f"{tmp_path}/r"
     assert command[command.index("--data") + 1] == f"{tmp_path}/d"
     assert not {"/etc/bo-sweep", "/results", "/data", "/home/bo-sweep"} & set(texts_in(list(made.job)))

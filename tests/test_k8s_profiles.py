@@ -302,7 +302,7 @@ def test_what_a_launch_is_asked_comes_through_render() -> None:
     )
     rayjob = list(yaml.safe_load_all(result.stdout))[-1]
     assert rayjob["spec"]["entrypoint"] == (
-        "bo-sweep launch /etc/bo-sweep/space.yaml --storage /results --name mine --data /data --address auto "
+        "exec bo-sweep launch /etc/bo-sweep/space.yaml --storage /results --name mine --data /data --address auto "
         "--workers 3 --max-wall 2h --refine err_last=0.2 --budget 9 --as-job --retry-failed --no-figures --reuse a"
     )
     assert "BO_SWEEP_CELLS" in result.stdout

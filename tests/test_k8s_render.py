@@ -194,7 +194,7 @@ def test_a_changed_spec_gets_a_new_name_and_the_same_spec_keeps_it(monkeypatch: 
 def test_names_in_the_golden_case_stay() -> None:
     """A change of it is a change of what is submitted: sweeps that run would not be found by the same launch."""
     fixed = profile(ray_version="2.60.0")
-    assert render(launch(), fixed).name == "digits-grid-4e0d0f91"
+    assert render(launch(), fixed).name == "digits-grid-83cf358f"
 
 
 def test_labels_tell_whose_it_is_everywhere() -> None:
@@ -241,7 +241,7 @@ def test_what_was_asked_travels_in_one_simple_command() -> None:
     command = rayjob_of(render(asked, profile()))["spec"]["entrypoint"]
     words = command.split(" ")
     assert words == shlex.split(command)
-    assert words[:3] == ["bo-sweep", "launch", "/etc/bo-sweep/space.yaml"]
+    assert words[:4] == ["exec", "bo-sweep", "launch", "/etc/bo-sweep/space.yaml"]
     for pair in (
         *("--name mine", "--workers 4", "--max-wall 1h30m", "--max-runs 7", "--reuse older", "--reuse oldest"),
         *("--refine err_last=0.2", "--budget 60", "--precision 0.1", "--address auto"),

@@ -66,7 +66,7 @@ def running(cluster: FakeCluster, **status: Any) -> None:
     """A launch that runs, its pods ready."""
     job = rayjob("Running", "RUNNING", **status)
     job["spec"]["rayClusterSpec"]["authOptions"] = {"mode": "token"}
-    job["spec"]["entrypoint"] = f"bo-sweep launch /etc/bo-sweep/space.yaml --storage /results --name {SWEEP}"
+    job["spec"]["entrypoint"] = f"exec bo-sweep launch /etc/bo-sweep/space.yaml --storage /results --name {SWEEP}"
     cluster.put(job)
     for name in (HEAD, *WORKERS, SUBMITTER):
         cluster.put(pod(name))

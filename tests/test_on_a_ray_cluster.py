@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from click.testing import CliRunner
 
 from orchestrator.cli import main
 from orchestrator.ledger import ATTEMPTS_PER_LAUNCH, Ledger
+from orchestrator.ray_environment import JOB_STOP_SECONDS
 from orchestrator.ray_jobs.connection import connect, takes_jobs
 from orchestrator.ray_jobs.jobs import wait_for_job
 from orchestrator.ray_jobs.logs import follow_logs, job_log
@@ -132,8 +134,10 @@ class TestJobs:
         assert (status["job"], status["storage"]) == (job_id, f"{tmp_path}/sweeps")
 
         wait_for(lambda: list(sweep.glob("checkpoints/*")))
+        asked_at = time.monotonic()
         stopped = run(user, cluster, "stop", "small digits")
         assert stopped.code == 0, stopped.stderr
+        assert time.monotonic() - asked_at < JOB_STOP_SECONDS, "Ray saw that the driver had ended"
         assert "stopped after" in stopped.stderr
         assert f"bo-sweep launch digits-grid --storage {tmp_path}/sweeps --name 'small digits'" in stopped.stderr
         assert list((sweep / "checkpoints").iterdir()), "what was in training was saved"
@@ -175,7 +179,7 @@ class TestJobs:
         (tmp_path / "sweeps").write_text("a file")
         launch = ("launch", "digits-grid", "--storage", f"{tmp_path}/sweeps", "--address", cluster.address)
         would = user.submit(command, [*launch, "--dry-run"], {}).result()
-        assert would.stdout.startswith("python -m orchestrator.cli launch space.yaml --storage")
+        assert would.stdout.startswith("exec python -m orchestrator.cli launch space.yaml --storage")
         made = user.submit(command, [*launch, "--name", "in the way", "--wait"], {}).result()
         assert made.code == 4, made.stderr
         assert made.stdout.endswith(": submitted\n")

@@ -88,7 +88,7 @@ class TestParcel:
     def test_the_command_is_one_line_for_a_shell(self) -> None:
         parcel = pack(request(cells=("noise_rate>=0.2 ratio<10",), figures=False), "/shared", "/data")
         assert parcel.entrypoint == (
-            "python -m orchestrator.cli launch space.yaml --storage /shared --name 'small digits' --data /data "
+            "exec python -m orchestrator.cli launch space.yaml --storage /shared --name 'small digits' --data /data "
             "--address auto --as-job --no-figures --cells 'noise_rate>=0.2 ratio<10'"
         )
 

@@ -213,9 +213,17 @@ def _end_of(api: Api, name: str, sweep: str) -> End:
         except (ClusterError, ValueError) as error:
             LOG.print(f"Note: its output cannot be shown: {error}", markup=False)
 
+    told = ""
+
+    def tell(rayjob: dict[str, Any]) -> None:
+        nonlocal told
+        if (words := state_in_words(rayjob)) != told:
+            told = words
+            LOG.print(f"{name}: {words}", markup=False)
+
     showing = threading.Thread(target=show, name="log", daemon=True)
     showing.start()
-    end = wait(api, name, lambda rayjob: LOG.print(f"{name}: {state_in_words(rayjob)}", markup=False))
+    end = wait(api, name, tell)
     showing.join(LAST_LINES_SECONDS)
     return end
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.entry_point import LaunchRequest
-from orchestrator.ray_environment import JOB_STOP_SECONDS, NODE_ENVIRONMENT
+from orchestrator.ray_environment import JOB_STOP_SECONDS, NODE_ENVIRONMENT, REPLACE_SHELL
 from orchestrator.ray_jobs.jobs import OURS
 from orchestrator.ray_jobs.wheel import Code, running_code, write_wheel
 from orchestrator.storage import open_storage
@@ -107,7 +107,7 @@ def pack(request: LaunchRequest, storage: str, data_folder: str | None, code: Co
     if problems:
         raise ValueError("\n".join(problems))
     arguments = request.arguments(SPACE_FILE, storage=storage, data_folder=data_folder, address="auto")
-    command = shlex.join(["python", "-m", "orchestrator.cli", *arguments])
+    command = shlex.join([REPLACE_SHELL, "python", "-m", "orchestrator.cli", *arguments])
     return Parcel(
         space.name, request.sweep, storage, command, ((SPACE_FILE, _yaml(space)), *files), code or running_code()
     )

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 
 from orchestrator.entry_point import LaunchRequest
+from orchestrator.ray_environment import REPLACE_SHELL
 from search_spaces.selectors import parse_selector
 
 CELLS_VARIABLE = "BO_SWEEP_CELLS"
@@ -53,7 +54,7 @@ def entry_point(arguments: Sequence[str]) -> tuple[str, list[str]]:
                 f"{option}{argument!r} cannot stand in the entry point of a RayJob, which goes through bash as it is: "
                 f"{wrong}. Give a value of A-Z a-z 0-9 _ @ % + = : , . / -"
             )
-    return " ".join(["bo-sweep", *arguments]), problems
+    return " ".join([REPLACE_SHELL, "bo-sweep", *arguments]), problems
 
 
 def launch_environment(request: LaunchRequest) -> dict[str, str]:
