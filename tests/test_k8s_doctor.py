@@ -150,6 +150,14 @@ def with_another_kueue(cluster: FakeCluster) -> None:
     cluster.groups_of_other_versions.add("kueue.x-k8s.io")
 
 
+def with_small_nodes(cluster: FakeCluster) -> None:
+    for name in ("gpu-0", "gpu-1"):
+        node = cluster.item("Node", name)
+        assert node is not None
+        node["status"]["allocatable"] |= {"cpu": "95900m", "memory": "1000Gi", "ephemeral-storage": "19Gi"}
+        cluster.put(node)
+
+
 def without_gpus(cluster: FakeCluster) -> None:
     for name in ("gpu-0", "gpu-1"):
         cluster.remove("Node", name)
@@ -219,6 +227,14 @@ BREAKAGES: dict[str, tuple[Callable[[FakeCluster], object], str, str, str, str]]
         *("nodes", "failed", "gpu_product 'H100'", "workers.gpu_product"),
     ),
     "too few nodes": (lambda c: c.remove("Node", "gpu-0"), "nodes", "warning", "there are 1 now", "workers.nodes"),
+    "small nodes": (
+        with_small_nodes,
+        *("nodes", "warning", "workers.cpus 96: no node that may take the pod has more than 95900m", "cpus, memory"),
+    ),
+    "head too big": (
+        lambda c: c.put(thing("Node", "cpu-0", status={"allocatable": {"cpu": "1"}})),
+        *("nodes", "warning", "head.cpus 2: no node that may take the pod has more than 1", "cpus, memory"),
+    ),
     "nodes unread": (lambda c: c.forbid("list", "nodes"), "nodes", "skipped", "may not list nodes", "status"),
     "no results": (
         lambda c: c.remove("PersistentVolumeClaim", "results"),

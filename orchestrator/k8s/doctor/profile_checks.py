@@ -57,7 +57,9 @@ def check_node_kinds(api: Api, profile: ClusterProfile) -> Finding:
     notes: list[str] = []
     check_nodes(api, profile, mistakes, notes)
     if mistakes or notes:
-        remedy = "correct workers.gpu_product, workers.gpus, workers.node_selector or workers.nodes in the profile"
+        remedy = (
+            "correct the profile (workers.gpu_product, workers.node_selector, workers.nodes, cpus, memory, scratch)"
+        )
         return (failed if mistakes else warning)("; ".join(mistakes + notes), remedy)
     return ok(there)
 
