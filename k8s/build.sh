@@ -59,8 +59,12 @@ if [ -z "$digest" ] && [ "$base" = "${base%@sha256:*}" ]; then
     fi
 fi
 
-# The format of docker, since that of OCI has no health check.
-case $builder in docker) format= ;; *) format="--format docker" ;; esac
+# The format of docker, since that of OCI has no health check. buildah makes layers, and keeps them, only when asked.
+case $builder in
+docker) format= ;;
+podman) format="--format docker" ;;
+buildah) format="--format docker --layers" ;;
+esac
 say "Building $image with $builder: about 8 GB, most of it CUDA."
 # BUILD_OPTIONS and format are meant to be several words.
 # shellcheck disable=SC2086

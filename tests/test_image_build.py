@@ -93,6 +93,7 @@ def test_the_builder_that_works_is_used_and_the_base_is_pinned(builder: str, ben
     (build,) = [call for call in bench.calls if " build " in call]
     assert build.startswith(f"{builder} build")
     assert ("--format docker" in build) == (builder != "docker")
+    assert ("--layers" in build) == (builder == "buildah"), "the others make layers in any case"
     assert "--build-arg BASE=docker.io/library/python:3.12-slim-bookworm" in build
     assert f"--build-arg BASE_DIGEST={DIGEST}" in build
     assert f"--build-arg VERSION={VERSION}" in build

@@ -110,6 +110,12 @@ def test_status_of_a_running_launch_has_its_progress_and_names_the_way_to_its_re
     assert (document["state"], document["progress"], document["unread"]) == ("running", "", ["pods", "events"])
 
 
+def test_a_launch_that_is_done_does_not_show_how_far_it_was_before_its_end() -> None:
+    for state, expected in (("RUNNING", "42/48 runs"), ("SUCCEEDED", "")):
+        shown = picture(rayjob("Running" if state == "RUNNING" else "Complete", state, endTime=stamp(60)))
+        assert status_document(shown, explain(shown), "42/48 runs")["progress"] == expected
+
+
 def test_a_pod_that_is_on_its_way_out_is_shown_so_and_not_counted() -> None:
     leaving = pod(WORKERS[0])
     leaving["metadata"]["deletionTimestamp"] = stamp(5)

@@ -24,7 +24,7 @@ MOST_SECONDS = 2**31 - 1
 
 def amount_of(quantity: str) -> float:
     """A quantity as Kubernetes writes it: 8, 500m, 900Gi, 12e6. Raises ValueError for what is none."""
-    found = re.fullmatch(r"([+-]?[0-9.]+)(?:([eE][+-]?[0-9]+)|([numkMGTPE]?i?))", quantity)
+    found = re.fullmatch(r"([+-]?[0-9.]+)(?:([eE][+-]?[0-9]+)|([numkKMGTPE]?i?))", quantity)
     if found is None or (found[3] or "") not in _FACTORS:
         raise ValueError(f"{quantity!r} is no quantity of Kubernetes: write for example 900Gi or 500m")
     return float(f"{found[1]}{found[2] or ''}") * _FACTORS[found[3] or ""]

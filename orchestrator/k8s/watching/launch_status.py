@@ -41,7 +41,7 @@ def status_document(picture: Picture, told: Explanation, progress: str = "") -> 
         "submitter": _pod(picture, picture.submitters[-1]) if picture.submitters else None,
         "started": picture.status.get("startTime"),
         "ended": picture.status.get("endTime"),
-        "progress": progress,
+        "progress": "" if told.state == "done" else progress,  # of a while before the end
         "storage": storage_of(picture),
         "unread": list(picture.unread),
     }
