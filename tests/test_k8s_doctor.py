@@ -301,7 +301,16 @@ def test_what_is_missing_is_found_with_a_remedy(
 
 @pytest.mark.parametrize(
     ("written", "amount"),
-    [("8", 8), ("500m", 0.5), ("900Gi", 900 * 2**30), ("7Ki", 7 * 2**10), ("12e6", 12e6), ("1E", 1e18), ("1Ei", 2**60), ("0", 0)],
+    [
+        ("8", 8),
+        ("500m", 0.5),
+        ("900Gi", 900 * 2**30),
+        ("7Ki", 7 * 2**10),
+        ("12e6", 12e6),
+        ("1E", 1e18),
+        ("1Ei", 2**60),
+        ("0", 0),
+    ],
 )
 def test_quantities_are_read_as_servers_write_them(written: str, amount: float) -> None:
     assert amount_of(written) == amount

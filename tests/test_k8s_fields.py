@@ -199,6 +199,11 @@ def test_the_data_set_is_read_only_in_a_data_folder_that_can_be_written() -> Non
     assert {"name": "dataset", "hostPath": {"path": "/mnt/betons/imagenet", "type": "Directory"}} in on_host["volumes"]
 
 
+def test_what_the_launch_leaves_behind_in_the_head_is_reaped() -> None:
+    made = pods_of(rendered())
+    assert [name for name, spec in made.items() if spec.get("shareProcessNamespace")] == ["head"]
+
+
 def test_data_that_comes_with_bo_sweep_needs_no_claim() -> None:
     for space in ("digits-grid", "gmm-grid"):
         made = pods_of(render(launch(space, *ON_CPUS), profile(data=DATA)))

@@ -194,7 +194,7 @@ def test_a_changed_spec_gets_a_new_name_and_the_same_spec_keeps_it(monkeypatch: 
 def test_names_in_the_golden_case_stay() -> None:
     """A change of it is a change of what is submitted: sweeps that run would not be found by the same launch."""
     fixed = profile(ray_version="2.60.0")
-    assert render(launch(), fixed).name == "digits-grid-83cf358f"
+    assert render(launch(), fixed).name == "digits-grid-8e8631a4"
 
 
 def test_labels_tell_whose_it_is_everywhere() -> None:

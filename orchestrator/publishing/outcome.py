@@ -61,7 +61,8 @@ class Outcome:
             f"{self.written[kind]} {_noun(kind, self.written[kind])}" for kind in NOUNS if self.written[kind]
         )
         there = ", ".join(f"{self.there[kind]} {_noun(kind, self.there[kind])}" for kind in NOUNS if self.there[kind])
-        lines = [f"Published to {place}: {wrote or 'nothing new'}{f' (there already: {there})' if there else ''}."]
+        nothing = "nothing yet" if self.stopped else "nothing new"
+        lines = [f"Published to {place}: {wrote or nothing}{f' (there already: {there})' if there else ''}."]
         if self.connection == "offline":
             lines.append("These are files, as there is no key or W&B is set to offline: sync them whenever you like.")
         if self.refused:

@@ -64,7 +64,11 @@ def head_template(
         secrets=key,
         ports=HEAD_PORTS,
     )
-    return _template(profile, sweep, "head", made, volumes, head_scheduling(profile), annotations=STAY)
+    template = _template(profile, sweep, "head", made, volumes, head_scheduling(profile), annotations=STAY)
+    # Ray, as first process, would not reap what the launch leaves behind, such as W&B's service: when a job is stopped
+    # it waits for that to be gone, at most JOB_STOP_SECONDS. The first process of a shared namespace reaps.
+    template["spec"]["shareProcessNamespace"] = True
+    return template
 
 
 def worker_template(
