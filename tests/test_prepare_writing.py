@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -24,7 +25,7 @@ from tests.waiting import PATIENCE_SECONDS
 from workers import quiet_ffcv as ffcv
 from workers.beton_file import _OneProcessWriter, check_beton, manifest_path, read_beton
 from workers.loader import load_all, open_stream
-from workers.preparation import image_files
+from workers.preparation import image_files, parallel
 from workers.preparation import split as split_module
 from workers.preparation.errors import DamagedImagesError, HostError, SourceError
 from workers.preparation.image_files import ImageFiles, prepare_image_files
@@ -245,7 +246,7 @@ if __name__ == "__main__":
             for image in images:
                 yield image
                 print("at work", flush=True)
-                time.sleep(0.2)
+                time.sleep(3600)
         write(path, slow(), labels, page=page)
     split.write_images = slowly
     prepare(Path({str(source)!r}), Path({str(tmp_path / "out")!r}), workers=2)
@@ -264,6 +265,26 @@ if __name__ == "__main__":
     assert psutil.wait_procs(children, timeout=PATIENCE_SECONDS)[1] == []
     prepare(source, tmp_path / "out")
     assert names_in(tmp_path / "out") == {"train.beton", "train.beton.json"}
+
+
+def test_ctrl_c_that_another_thread_takes_waits_until_a_new_process_is_whole() -> None:
+    begun, whole = threading.Event(), list[bool]()
+
+    def interrupt() -> None:
+        begun.wait()
+        signal.raise_signal(signal.SIGINT)
+
+    def start() -> None:
+        with parallel._no_interrupt_for_new_processes():
+            begun.set()
+            other.join()
+            whole.append(True)
+
+    other = threading.Thread(target=interrupt)
+    other.start()
+    with pytest.raises(KeyboardInterrupt):
+        start()
+    assert whole == [True]
 
 
 def test_a_second_call_is_told_that_the_first_is_at_work(source: Path, tmp_path: Path) -> None:

@@ -58,11 +58,31 @@ def in_order(function: Callable[[T], R], tasks: Iterable[T], workers: int) -> It
 def _no_interrupt_for_new_processes() -> Iterator[None]:
     """Ctrl-C reaches every process of a terminal. It waits for the end of the block here; who is born inside never
     sees it."""
+    came: list[int] = []
     before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+    try:
+        with _noted(came):
+            yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        for number in came[:1]:
+            signal.raise_signal(number)
+
+
+@contextmanager
+def _noted(came: list[int]) -> Iterator[None]:
+    """Keep Ctrl-C and SIGTERM for later: what this thread blocks another one takes, and Python handles it in this one
+    all the same, which would leave a process half started."""
+    if threading.current_thread() is not threading.main_thread():  # Python handles no signals there
+        yield
+        return
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    previous = {number: signal.signal(number, lambda number, _: came.append(number)) for number in numbers}
     try:
         yield
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        for number, handler in previous.items():
+            signal.signal(number, handler)
 
 
 def _begin_worker() -> None:
