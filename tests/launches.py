@@ -75,6 +75,21 @@ def launching(
     return running(command("launch", space, "--storage", storage, "--data", data, *arguments))
 
 
+def creeping(
+    sign: Path, storage: Path | str, data: Path, *arguments: str | Path
+) -> AbstractContextManager[subprocess.Popen[str]]:
+    """`bo-sweep launch digits-grid`, which hardly gets on while the file `sign` is there: it is made here."""
+    sign.touch()
+    words = command("launch", "digits-grid", "--storage", storage, "--data", data, *arguments)
+    return running(words, os.environ | creeping_at(sign))
+
+
+def creeping_at(sign: Path) -> dict[str, str]:
+    """The environment of workers that hardly get on while a file is there: see creeping/sitecustomize.py."""
+    path = (str(Path(__file__).with_name("creeping")), os.environ.get("PYTHONPATH", ""))
+    return {"BO_SWEEP_TEST_CREEPS": str(sign), "PYTHONPATH": os.pathsep.join(filter(None, path))}
+
+
 def end_of(process: subprocess.Popen[str]) -> str:
     """What a process wrote to stderr, once it has ended."""
     _, errors = process.communicate(timeout=PATIENCE_SECONDS)

@@ -15,6 +15,7 @@ import urllib.request
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 
@@ -46,10 +47,10 @@ class TokenCluster:
     def address(self) -> str:
         return f"http://127.0.0.1:{self.dashboard}"
 
-    def get(self, path: str) -> Any:
+    def get(self, path: str, seconds: float = PATIENCE_SECONDS) -> Any:
         """What the dashboard answers."""
         request = urllib.request.Request(f"{self.address}{path}", headers={"Authorization": f"Bearer {TOKEN}"})
-        with urllib.request.urlopen(request, timeout=10) as response:
+        with urllib.request.urlopen(request, timeout=seconds) as response:
             return json.loads(response.read())
 
     def run(self, *command: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -86,7 +87,7 @@ def token_cluster(
         ]
         with ExitStack() as nodes:
             nodes.enter_context(_node(cluster, "head", head_environment, agents[0], *head))
-            _wait(lambda: cluster.get("/api/version"))
+            _wait(lambda: cluster.get("/api/version", 10))
             worker = [f"--address=127.0.0.1:{gcs}", "--num-cpus=2"]
             nodes.enter_context(_node(cluster, "node", node_environment, agents[1], *worker))
             _wait(lambda: _alive(cluster) == 2)
@@ -105,7 +106,7 @@ def _kill_drivers(cluster: TokenCluster) -> None:
 
 
 def _alive(cluster: TokenCluster) -> int:
-    summary = cluster.get("/nodes?view=summary")["data"]["summary"]
+    summary = cluster.get("/nodes?view=summary", 10)["data"]["summary"]
     return sum(node["raylet"].get("state") == "ALIVE" for node in summary)
 
 
@@ -154,7 +155,7 @@ def end_group(process: subprocess.Popen[Any]) -> None:
 
 def _wait(condition: Any) -> None:
     def holds() -> bool:
-        with suppress(OSError, KeyError):
+        with suppress(OSError, HTTPException, KeyError):
             return bool(condition())
         return False
 
@@ -166,6 +167,14 @@ def free_ports(count: int) -> list[int]:
     with ExitStack() as taken:
         sockets = [taken.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
         return [each.getsockname()[1] for each in sockets]
+
+
+@contextmanager
+def unanswered() -> Iterator[int]:
+    """A port where nobody listens, and nobody begins to."""
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        yield bound.getsockname()[1]
 
 
 class Relay:

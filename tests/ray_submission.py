@@ -19,6 +19,7 @@ from orchestrator.k8s.profile import ClusterProfile, Results, Workers
 from orchestrator.k8s.rendering.manifests import render
 from orchestrator.k8s.rendering.mounts import Mounts
 from search_spaces.catalog import load_space
+from tests.launches import creeping_at
 from tests.ray_cluster import TokenCluster, token_cluster
 
 SWEEP = "digits-grid"
@@ -108,6 +109,11 @@ class Submission:
         ]
 
     @property
+    def sign(self) -> Path:
+        """While this file is there, training hardly gets on."""
+        return Path(self.mounts.config) / "creeps"
+
+    @property
     def sweep(self) -> Path:
         return Path(self.mounts.results) / SWEEP
 
@@ -133,5 +139,6 @@ def rendered_cluster(folder: Path) -> Iterator[Submission]:
     head, worker = (groups["headGroupSpec"], groups["workerGroupSpecs"][0])
     assert job["spec"]["rayClusterSpec"]["authOptions"] == {"mode": "token"}
     of_head = {name: value for name, value in variables(head["template"]).items() if name not in STOP_VARIABLES}
-    with token_cluster(of_head, variables(worker["template"])) as cluster:
+    of_worker = variables(worker["template"]) | creeping_at(Path(mounts.config) / "creeps")
+    with token_cluster(of_head, of_worker) as cluster:
         yield Submission(job, mounts, cluster)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import polars as pl
@@ -20,11 +22,11 @@ from tests.launches import (
     ONE_WORKER,
     assert_verified,
     bo_sweep_here,
+    creeping,
     end_of,
     has_saved,
     in_training,
     launch,
-    launching,
     table,
 )
 from tests.waiting import PATIENCE_SECONDS, wait_for
@@ -43,7 +45,7 @@ def longer(tmp_path_factory: pytest.TempPathFactory, data_folder: Path) -> Path:
 def test_the_first_ctrl_c_saves_what_runs_and_the_next_launch_goes_on_from_there(
     tmp_path: Path, data_folder: Path, longer: Path
 ) -> None:
-    with launching(tmp_path, data_folder, *LONGER) as process:
+    with creeping(tmp_path / "creeps", tmp_path, data_folder, *LONGER) as process:
         wait_for(lambda: has_saved(process, tmp_path))
         os.killpg(process.pid, signal.SIGINT)  # on a terminal it reaches the workers too
         errors = end_of(process)
@@ -68,10 +70,9 @@ def test_the_first_ctrl_c_saves_what_runs_and_the_next_launch_goes_on_from_there
 def test_a_second_launch_is_refused_while_the_first_one_runs_and_a_second_stop_of_that_one_stops_at_once(
     tmp_path: Path, data_folder: Path
 ) -> None:
-    endless = (*LONGER, "--set", "recipe.epochs=3000")
-    with launching(tmp_path, data_folder, *endless) as process:
+    with creeping(tmp_path / "creeps", tmp_path, data_folder, *LONGER) as process:
         wait_for(lambda: in_training(process, tmp_path))
-        second = launch(tmp_path, data_folder, *endless)
+        second = launch(tmp_path, data_folder, *LONGER)
         assert second.returncode == 4
         assert f"process {process.pid}" in second.stderr
         assert "status digits-grid --watch" in second.stderr
@@ -93,29 +94,40 @@ def test_a_second_launch_is_refused_while_the_first_one_runs_and_a_second_stop_o
 
 @pytest.mark.parametrize("sign", ["gcs_server", "raylet"])
 def test_a_stop_while_the_cluster_starts_is_a_stop(sign: str, tmp_path: Path, data_folder: Path) -> None:
-    with launching(tmp_path, data_folder, *LONGER) as process:
-        wait_for(lambda: any(sign in child.name() for child in psutil.Process(process.pid).children(recursive=True)))
+    with creeping(tmp_path / "creeps", tmp_path, data_folder, *LONGER) as process:
+        wait_for(lambda: any(sign in name for name in commands_below(process)))
         process.terminate()
         errors = end_of(process)
     assert process.returncode == 3, errors
-    assert "Stopped." in errors
+    assert "Stopped" in errors
+
+
+def commands_below(process: subprocess.Popen[str]) -> dict[str, psutil.Process]:
+    """The processes that one started, by their command lines; some are gone again by then."""
+    found = {}
+    for child in psutil.Process(process.pid).children(recursive=True):
+        with suppress(psutil.Error):
+            found[" ".join(child.cmdline())] = child
+    return found
 
 
 @pytest.mark.parametrize("victim", ["worker", pytest.param("driver", marks=pytest.mark.chaos)])
 def test_after_a_kill_the_table_is_that_of_an_undisturbed_sweep(
     victim: str, longer: Path, tmp_path: Path, data_folder: Path
 ) -> None:
-    with launching(tmp_path, data_folder, *LONGER) as process:
+    sign = tmp_path / "creeps"
+    with creeping(sign, tmp_path, data_folder, *LONGER) as process:
         wait_for(lambda: has_saved(process, tmp_path))
-        children = psutil.Process(process.pid).children(recursive=True)
+        children = commands_below(process)
         if victim == "worker":
-            next(child for child in children if "ImplicitFunc" in " ".join(child.cmdline())).kill()
+            next(child for command, child in children.items() if "ImplicitFunc" in command).kill()
+            sign.unlink()
             errors = end_of(process)
             assert process.returncode == 0, errors
         else:
             process.kill()
             end_of(process)
-            psutil.wait_procs(children, timeout=PATIENCE_SECONDS)
+            psutil.wait_procs(children.values(), timeout=PATIENCE_SECONDS)
             result = launch(tmp_path, data_folder, *LONGER)
             assert result.returncode == 0, result.stderr
     assert_verified(tmp_path)

@@ -26,7 +26,7 @@ from orchestrator.ray_jobs.parcel import pack
 from orchestrator.ray_jobs.submission import submit_job
 from orchestrator.ray_jobs.wheel import Code, running_code
 from tests.launches import assert_verified
-from tests.ray_cluster import Relay, TokenCluster, free_ports
+from tests.ray_cluster import Relay, TokenCluster, unanswered
 from tests.ray_submission import Submission, rendered_cluster
 from tests.test_ray_jobs import SPACE, request
 from tests.waiting import PATIENCE_SECONDS, wait_for
@@ -113,8 +113,9 @@ def test_an_attempt_trains_all_and_the_next_one_finds_it_complete(submission: Su
 
 class TestJobs:
     def test_a_sweep_is_sent_joined_stopped_and_goes_on_to_the_end(
-        self, cluster: TokenCluster, user: ProcessPoolExecutor, tmp_path: Path
+        self, submission: Submission, cluster: TokenCluster, user: ProcessPoolExecutor, tmp_path: Path
     ) -> None:
+        submission.sign.touch()  # until all is done that is to be done in the midst of training
         np.save(tmp_path / "labels.npy", np.zeros(700, int))
         space = (
             f"noise={{model: file, file: {tmp_path}/labels.npy, rates: [0, 0.4]}}",
@@ -151,6 +152,7 @@ class TestJobs:
         for words in ("Running entrypoint", "to train on"):
             wait_for(lambda: seen.exists() and words in seen.read_text())  # noqa: B023
             wait_for(relay.cut)  # between two connections there is nothing to cut
+        submission.sign.unlink()
         log = followed.result(timeout=PATIENCE_SECONDS)
         relay.close()
         assert seen.read_text() == log
@@ -218,8 +220,9 @@ class TestJobs:
     def test_another_port_is_told_from_the_dashboard(
         self, cluster: TokenCluster, user: ProcessPoolExecutor, port: str
     ) -> None:
-        number = free_ports(1)[0] if port == "nobody's" else getattr(cluster, port)
-        told = run(user, cluster, "list", address=f"http://127.0.0.1:{number}")
+        with unanswered() as nobody:
+            number = nobody if port == "nobody's" else getattr(cluster, port)
+            told = run(user, cluster, "list", address=f"http://127.0.0.1:{number}")
         words = "no Ray dashboard answers" if port == "nobody's" else "is no Ray dashboard (it speaks no HTTP)"
         assert told.code == 4
         assert words in told.stderr
@@ -234,10 +237,11 @@ class TestJobs:
     def test_the_address_that_is_given_counts_and_not_rays_own_variables(
         self, cluster: TokenCluster, user: ProcessPoolExecutor
     ) -> None:
-        elsewhere = f"http://127.0.0.1:{free_ports(1)[0]}"
-        named = {"RAY_API_SERVER_ADDRESS": elsewhere, "RAY_ADDRESS": elsewhere}
-        assert run(user, cluster, "list", environment=named).code == 0
-        told = user.submit(command, ["jobs", "list"], named).result()
+        with unanswered() as nobody:
+            elsewhere = f"http://127.0.0.1:{nobody}"
+            named = {"RAY_API_SERVER_ADDRESS": elsewhere, "RAY_ADDRESS": elsewhere}
+            assert run(user, cluster, "list", environment=named).code == 0
+            told = user.submit(command, ["jobs", "list"], named).result()
         assert told.code == 4
         assert elsewhere in told.stderr
 
