@@ -22,6 +22,7 @@ from orchestrator.sink import Sink
 from search_spaces.catalog import load_space
 from search_spaces.runs import Run, expand
 from tests.report_ledger import EPOCHS, end_of, make_ledger, rows_of
+from tests.waiting import PATIENCE_SECONDS
 from tests.wandb_server import FakeWandb, Fault
 
 SPACE = ("widths=[2]", "noise.rates=[0]", "seeds=2")
@@ -45,7 +46,7 @@ def ledger(tmp_path: Path) -> Ledger:
 
 
 def publish(ledger: Ledger, folder: Path, mode: str = "runs") -> Outcome:
-    options = Options(mode=mode, patience_seconds=20.0, creation_seconds=0.0)
+    options = Options(mode=mode, patience_seconds=PATIENCE_SECONDS, creation_seconds=0.0)
     outcome = Publisher(ledger, Target(), Folder(folder), options, print, Stopping()).run()
     assert outcome.connection == "online"
     return outcome

@@ -14,6 +14,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from click.testing import CliRunner
 from orchestrator.cli import main
 from orchestrator.commands.launch_here import Publishing
 from orchestrator.launch_plan import LaunchOptions
+from orchestrator.lease import Lease
 from orchestrator.ledger import Ledger
 from orchestrator.phase_diagram import planned_cells, planned_runs, run_metrics
 from orchestrator.publishing.background import BackgroundPublisher, start_publisher
@@ -476,7 +478,7 @@ class TestFollowing:
 
         thread = threading.Thread(target=grow)
         thread.start()
-        outcome = publish(ledger, tmp_path / "out", follow=True, poll_seconds=0.1, grace_seconds=60.0)
+        outcome = publish(ledger, tmp_path / "out", follow=True, poll_seconds=0.1, grace_seconds=PATIENCE_SECONDS)
         thread.join()
 
         assert (outcome.written["run"], outcome.unfinished) == (12, 0)
@@ -486,18 +488,19 @@ class TestFollowing:
     def test_beside_a_launch_it_ends_by_itself_and_its_words_are_told(self, tmp_path: Path) -> None:
         ledger = small_ledger(tmp_path / "sweep", lambda run: "failed")  # without figures
         background = start_publisher(ledger, str(tmp_path), arguments=("--project", "noise"))
-        lines = background.finish(seconds=120.0)
+        lines = background.finish(seconds=PATIENCE_SECONDS)
         assert background.process.wait(0) == 0
         assert any("12 runs, 1 summary" in line for line in lines)
         assert {run.project for run in read_all_offline(tmp_path / "sweep" / "wandb")} == {"noise"}
 
     def test_beside_a_launch_it_is_waited_for_a_little(self, tmp_path: Path) -> None:
-        ledger = small_ledger(tmp_path / "sweep")
-        background = start_publisher(ledger, str(tmp_path), arguments=("--mode", "summary"))
-        lines = background.finish(seconds=0.0)
-        assert f"process {background.process.pid}" in lines[-1]
-        background.process.terminate()
-        assert background.process.wait(30) in (-signal.SIGTERM, 0, 3)
+        ledger = small_ledger(tmp_path / "sweep", lambda run: "waiting")
+        with Lease(ledger.storage):  # for as long as a launch lives there is more to come
+            background = start_publisher(ledger, str(tmp_path), arguments=("--mode", "summary"))
+            lines = background.finish(seconds=0.0)
+            assert f"process {background.process.pid}" in lines[-1]
+            background.process.terminate()
+            assert background.process.wait(PATIENCE_SECONDS) in (-signal.SIGTERM, 0, 3)
 
 
 def command(storage: Path, out: Path, *more: str) -> list[str]:
@@ -511,23 +514,26 @@ def test_after_kills_at_random_instants_all_is_there_once(tmp_path: Path, no_fig
     space = load_space("digits-grid", [*SPACE[:2], "seeds=25"])
     ledger = make_ledger(tmp_path / "sweep", space, lambda run: "done")
     out, draw, seen = tmp_path / "out", random.Random(0), [0]
-    code = (
-        "import sys; from pathlib import Path\n"
+    code = (  # it kills itself, so that it does not matter when this process here has its turn
+        "import os, signal, sys, threading, time; from pathlib import Path\n"
         "from orchestrator.ledger import Ledger; from orchestrator.publishing.folder import Folder\n"
         "from orchestrator.publishing.publisher import Options, Publisher\n"
         "from orchestrator.publishing.stopping import Stopping; from orchestrator.publishing.target import Target\n"
-        "sweep, out = map(Path, sys.argv[1:])\n"
+        "sweep, out, least, pause = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]), float(sys.argv[4])\n"
+        "def kill():\n"
+        "    while not list(out.glob('.staging/*/wandb')) or len(list(out.glob('offline-run-*'))) < least:\n"
+        "        time.sleep(0.002)\n"
+        "    time.sleep(pause)\n"
+        "    os.kill(os.getpid(), signal.SIGKILL)\n"
+        "threading.Thread(target=kill, daemon=True).start()\n"
         "Publisher(Ledger(sweep), Target(), Folder(out), Options(mode='runs'), print, Stopping()).run()"
     )
     for number in range(kills):
-        process = subprocess.Popen([sys.executable, "-c", code, str(tmp_path / "sweep"), str(out)])
-        until(process, lambda: bool(list(out.glob(".staging/*/wandb"))))
-        if number % 4:  # else while W&B's own process starts
-            until(process, lambda: len(list(out.glob("offline-run-*"))) > seen[-1])
-        time.sleep(draw.uniform(0.0, 0.1))
-        process.kill()
-        process.wait()
-        _wait_for_lock(out)
+        least = seen[-1] + (number % 4 > 0)  # else while W&B's own process starts
+        arguments = [str(tmp_path / "sweep"), str(out), str(least), str(draw.uniform(0.0, 0.1))]
+        killed = subprocess.run([sys.executable, "-c", code, *arguments], timeout=PATIENCE_SECONDS)
+        assert killed.returncode == -signal.SIGKILL
+        wait_for(lambda: _is_free(out))
         seen.append(len(list(out.glob("offline-run-*"))))
     assert seen == sorted(seen)
     assert 0 < seen[-1] < 100, "killed too early or too late to prove anything"
@@ -539,13 +545,14 @@ def test_after_kills_at_random_instants_all_is_there_once(tmp_path: Path, no_fig
 
 
 def test_asked_to_stop_it_finishes_the_run_at_hand_and_says_how_to_go_on(tmp_path: Path) -> None:
-    small_ledger(tmp_path / "sweep")
+    space = load_space("digits-grid", [*SPACE[:2], "seeds=250"])  # a thousand runs: minutes, if nobody stops it
+    make_ledger(tmp_path / "sweep", space, lambda run: "done")
     process = started(tmp_path, tmp_path / "out")
     process.send_signal(signal.SIGINT)
     assert process.wait(PATIENCE_SECONDS) == 3
     assert process.stdout is not None
     assert "the same command goes on" in process.stdout.read()
-    assert 0 < len(read_all_offline(tmp_path / "out")) < 13
+    assert 0 < len(read_all_offline(tmp_path / "out")) < 1001
 
 
 def started(storage: Path, out: Path) -> subprocess.Popen[str]:
@@ -566,35 +573,36 @@ def until(process: subprocess.Popen[Any], happened: Callable[[], bool]) -> None:
     wait_for(happened_before_the_end, every=0.002)
 
 
-def _wait_for_lock(folder: Path) -> None:
-    """Until the W&B process of a killed publisher has noticed and let go."""
-    for _ in range(200):
-        try:
-            with Folder(folder).locked():
-                return
-        except Exception:
-            time.sleep(0.05)
+def _is_free(folder: Path) -> bool:
+    """Whether the W&B process of a killed publisher has noticed and let go."""
+    with suppress(StorageError), Folder(folder).locked():
+        return True
+    return False
 
 
 def test_no_key_is_anywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A key that is there is used from the environment, and stands in no file and on no command line."""
-    small_ledger(tmp_path / "sweep", lambda run: "failed" if run.seed else "waiting")  # without figures
+    space = load_space("digits-grid", [*SPACE[:2], "seeds=250"])
+    make_ledger(tmp_path / "sweep", space, lambda run: "failed" if run.seed else "waiting")  # without figures
     monkeypatch.setenv("WANDB_API_KEY", KEY)
     monkeypatch.setenv("WANDB_MODE", "offline")
-    process = subprocess.Popen(
-        command(tmp_path, tmp_path / "out"), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
-    lines = set()
-    while process.poll() is None:
+    lines = set[bytes]()
+
+    def core_seen() -> bool:
         for path in Path("/proc").glob("[0-9]*/cmdline"):
-            try:
+            with suppress(OSError):
                 lines.add(path.read_bytes())
-            except OSError:
-                continue
-        time.sleep(0.02)
-    assert process.stdout is not None
-    assert KEY not in process.stdout.read()
-    assert any(b"wandb-core" in line for line in lines)
+        return any(b"wandb-core" in line for line in lines)
+
+    process = started(tmp_path, tmp_path / "out")
+    until(process, core_seen)
+    process.send_signal(signal.SIGINT)
+    assert KEY not in process.communicate(timeout=PATIENCE_SECONDS)[0]
+    arguments = command(tmp_path, tmp_path / "out", "--mode", "summary")
+    process = subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    wait_for(lambda: core_seen() and process.poll() is not None)
+    assert KEY not in process.communicate()[0]
+    assert process.returncode == 0
     assert not any(KEY.encode() in line for line in lines)
     files = [path for path in tmp_path.rglob("*") if path.is_file()]
     assert any(path.suffix == ".wandb" for path in files)

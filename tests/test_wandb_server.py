@@ -11,13 +11,14 @@ from typing import Any
 
 import pytest
 
+from tests.waiting import PATIENCE_SECONDS
 from tests.wandb_server import FakeWandb, Fault, Run
 
 WRITER = """
 import sys, wandb
 # whole seconds: W&B takes what is below one for nothing, and then waits for two
 waits = {f"x_{of}_retry_wait_{end}_seconds": 1 for of in ("file_stream", "graphql") for end in ("min", "max")}
-settings = wandb.Settings(x_disable_stats=True, console="off", x_graphql_retry_max=3, init_timeout=20, **waits)
+settings = wandb.Settings(x_disable_stats=True, console="off", x_graphql_retry_max=3, init_timeout=300, **waits)
 for line in sys.stdin:
     wandb_id, last = line.split()
     try:
@@ -70,7 +71,7 @@ def writer(server: FakeWandb, tmp_path_factory: pytest.TempPathFactory) -> Itera
         yield Writer(process)
         assert process.stdin is not None
         process.stdin.close()
-        process.wait(30)
+        process.wait(PATIENCE_SECONDS)
 
 
 @pytest.fixture(autouse=True)

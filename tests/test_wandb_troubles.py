@@ -96,6 +96,7 @@ def test_everything_arrives_once_through_faults_and_kills(
 ) -> None:
     for request in ("UpsertBucket", "file_stream history"):  # killed at its birth, and with rows under way
         seen = server.requests[f"graphql {request}"] + server.requests[request]
+        server.inject(Fault("hang", on=request, seconds=PATIENCE_SECONDS, times=None))  # it goes no further
         process = publishing()
         wait_for(lambda: server.requests[f"graphql {request}"] + server.requests[request] > seen)  # noqa: B023
         process.send_signal(signal.SIGKILL)

@@ -40,7 +40,7 @@ class Faults:
     def set(self, *faults: Fault, seed: int = 0) -> None:
         """These from now on, and no others."""
         with self._lock:
-            self._random = random.Random(seed)
+            self._drawn = [random.Random(f"{seed} {i}") for i in range(len(faults))]  # whatever else is asked between
             self._left: list[tuple[Fault, int | None]] = [(fault, fault.times) for fault in faults]
             self.given: list[tuple[str, Fault]] = []
 
@@ -48,7 +48,7 @@ class Faults:
         """What happens to a request of that name: the first fault that takes it."""
         with self._lock:
             for i, (fault, left) in enumerate(self._left):
-                if fault.on not in request or left == 0 or self._random.random() >= fault.share:
+                if fault.on not in request or left == 0 or self._drawn[i].random() >= fault.share:
                     continue
                 self._left[i] = (fault, None if left is None else left - 1)
                 self.given.append((request, fault))
