@@ -17,6 +17,7 @@ import pytest
 from orchestrator import lease as module
 from orchestrator.lease import Claim, Lease, LeaseHeldError, current_claim
 from orchestrator.storage import Storage, open_storage
+from tests.waiting import PATIENCE_SECONDS, wait_for
 
 
 @pytest.fixture
@@ -27,6 +28,7 @@ def storage(tmp_path: Path) -> Storage:
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "BEAT_SECONDS", 0.05)
+    monkeypatch.setattr(module, "DEAD_SECONDS", 10 * PATIENCE_SECONDS)  # a test that is held up has not died
 
 
 def foreign_claim(storage: Storage, *, seconds_old: float = 0.0, holding: bool = True) -> Claim:
@@ -55,15 +57,12 @@ def test_a_second_launch_is_told_who_holds_it_and_since_when(storage: Storage) -
 def test_viewers_see_the_progress_of_the_holder(storage: Storage) -> None:
     assert current_claim(storage) is None
     with Lease(storage, lambda: {"running": 3}):
-        time.sleep(0.3)
-        claim = current_claim(storage)
-        assert claim is not None
-        assert claim.progress == {"running": 3}
+        wait_for(lambda: (claim := current_claim(storage)) and claim.progress == {"running": 3})
     assert current_claim(storage) is None
 
 
 def test_a_live_claim_of_another_host_bars_and_a_stale_one_does_not(storage: Storage) -> None:
-    foreign_claim(storage, seconds_old=module.DEAD_SECONDS - 5)
+    foreign_claim(storage, seconds_old=module.DEAD_SECONDS / 2)
     with pytest.raises(LeaseHeldError, match="ann@elsewhere"), Lease(storage):
         pass
     foreign_claim(storage, seconds_old=module.DEAD_SECONDS + 1)
@@ -108,7 +107,7 @@ def test_a_patient_launch_outlasts_one_that_died_while_it_came(
 def test_a_killed_launch_of_this_host_is_replaced_at_once(storage: Storage, tmp_path: Path) -> None:
     code = (
         "import sys, time\nfrom orchestrator.lease import Lease\nfrom orchestrator.storage import open_storage\n"
-        "with Lease(open_storage(sys.argv[1])): print('held', flush=True); time.sleep(60)"
+        "with Lease(open_storage(sys.argv[1])): print('held', flush=True); time.sleep(3600)"
     )
     process = subprocess.Popen([sys.executable, "-c", code, str(tmp_path / "sweep")], stdout=subprocess.PIPE)
     assert process.stdout is not None
@@ -150,7 +149,7 @@ def test_a_launch_that_slept_too_long_gives_way_to_its_successor(storage: Storag
     with Lease(storage, on_loss=gave_way.set) as sleeper:
         successor = foreign_claim(storage)  # took over while this process was suspended
         assert successor.since > sleeper._claim.since
-        assert gave_way.wait(5)
+        assert gave_way.wait(PATIENCE_SECONDS)
         assert sleeper.lost
     assert [file.path for file in storage.list("lease")] == [successor.path]
 
