@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -36,7 +35,7 @@ from tests.kubernetes_api import FakeCluster
 from tests.kubernetes_api.streams import streams_of
 from tests.object_store import BUCKET
 from tests.test_fetch import FIGURE, ROOT, RUNS, assert_same, files_below, go_on, sweep_in
-from tests.waiting import wait_for
+from tests.waiting import PATIENCE_SECONDS, wait_for
 
 CLAIM = "bo-sweep-results"
 PROFILE = ClusterProfile(
@@ -91,8 +90,8 @@ class Kubelet:
         self.commands.append(container["command"])
         metadata = {"name": pod, "labels": job["spec"]["template"]["metadata"]["labels"], "ownerReferences": [owner]}
         made = {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec}
-        self.cluster.put(made | {"status": {"phase": "Pending"}})
         if self.status is None:
+            self.cluster.put(made | {"status": {"phase": "Pending"}})
             places = {"python": sys.executable, Mounts().results: str(self.claim), f"{PORT}": "0"}
             command = [places.get(word, word) for word in container["command"]]
             process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT)
@@ -103,8 +102,10 @@ class Kubelet:
         up = {"phase": "Running", "containerStatuses": [_container("running", startedAt="2026-03-01T12:00:00Z")]}
         self.cluster.put(made | {"status": self.status or up})
 
-    def close(self) -> None:
+    def stop(self) -> None:
         self._stop.set()
+
+    def close(self) -> None:
         self._processes.close()
 
 
@@ -131,8 +132,9 @@ def kubelet(cluster: FakeCluster, tmp_path: Path) -> Iterator[Kubelet]:
     thread = threading.Thread(target=runs.run)
     thread.start()
     yield runs
-    runs.close()
+    runs.stop()
     thread.join()
+    runs.close()
 
 
 @pytest.fixture
@@ -270,14 +272,23 @@ TROUBLES = {
 
 @pytest.mark.parametrize("trouble", TROUBLES)
 def test_a_reader_that_does_not_come_up_is_told_in_words_and_removed(
-    cluster: FakeCluster, kubelet: Kubelet, api: Api, trouble: str
+    cluster: FakeCluster, kubelet: Kubelet, api: Api, trouble: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    create = Api.create
+
+    def created(api: Api, job: dict[str, Any]) -> dict[str, Any]:
+        made = create(api, job)
+        wait_for(lambda: cluster.items("Pod") or cluster.items("Event"))
+        return made
+
+    monkeypatch.setattr(Api, "create", created)
     kubelet.claim.mkdir()
     kubelet.status, kubelet.events, words = TROUBLES[trouble]
+    wait_seconds = 0.0 if trouble in ("full", "quota") else PATIENCE_SECONDS  # what may pass is waited for
     told: list[str] = []
     with (
         pytest.raises(ClusterError, match=words) as caught,
-        reader_pod(api, PROFILE, wait_seconds=0.5, patience_seconds=0.0, tell=told.append),
+        reader_pod(api, PROFILE, wait_seconds=wait_seconds, patience_seconds=0.0, tell=told.append),
     ):
         pytest.fail("it does not run")
     assert "submitter" not in str(caught.value)
@@ -326,8 +337,7 @@ def test_a_reader_that_waits_for_a_queue_is_told_how_it_gets_into_one(
 
 
 def _interrupt_once(cluster: FakeCluster) -> None:
-    while not cluster.items("Pod"):
-        time.sleep(0.01)
+    wait_for(lambda: cluster.items("Pod"))
     signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGTERM)
 
 

@@ -329,7 +329,7 @@ def test_threads_share_a_connection(cluster: FakeCluster, api: Api) -> None:
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(10)
+        thread.join(PATIENCE_SECONDS)
     assert cluster.names("ConfigMap") == names
 
 
@@ -390,7 +390,7 @@ def test_a_watch_shows_what_is_there_and_then_what_changes(cluster: FakeCluster,
     cluster.put(CONFIG)
     cluster.put({**CONFIG, "metadata": {"name": "other"}})
     seen = []
-    for kind, item in api.watch("ConfigMap", labels="a=b", seconds=20):
+    for kind, item in api.watch("ConfigMap", labels="a=b", seconds=300):
         seen.append((kind, item["metadata"]["name"], item["data"]["k"]))
         if len(seen) == 1:
             cluster.change("ConfigMap", "other", data={"k": "x"})
@@ -409,7 +409,7 @@ def test_a_watch_goes_on_from_a_version_and_misses_nothing(cluster: FakeCluster,
     cluster.change("ConfigMap", "grid", data={"k": "w"})
     cluster.remove("ConfigMap", "grid")
     kinds = []
-    for kind, _ in api.watch("ConfigMap", name="grid", seconds=20, resource_version=version):
+    for kind, _ in api.watch("ConfigMap", name="grid", seconds=300, resource_version=version):
         kinds.append(kind)
         if kind == "DELETED":
             cluster.cut_streams()
@@ -420,12 +420,12 @@ def test_a_watch_ends_quietly_where_history_is_gone_or_time_is_up(cluster: FakeC
     version = cluster.put(CONFIG)["metadata"]["resourceVersion"]
     assert list(api.watch("ConfigMap", seconds=1, resource_version=version)) == []
     cluster.compact()
-    assert list(api.watch("ConfigMap", seconds=20, resource_version=version)) == []
+    assert list(api.watch("ConfigMap", seconds=300, resource_version=version)) == []
     cluster.fault("error", code=410, path="configmaps")
-    assert list(api.watch("ConfigMap", seconds=20, resource_version=version)) == []
+    assert list(api.watch("ConfigMap", seconds=300, resource_version=version)) == []
     cluster.forbid("watch", "configmaps")
     with pytest.raises(ForbiddenError, match="alice may not watch configmaps"):
-        list(api.watch("ConfigMap", seconds=20))
+        list(api.watch("ConfigMap", seconds=300))
 
 
 # What it writes

@@ -102,8 +102,11 @@ def test_following_waits_for_a_container_to_start_and_says_so(
     told: list[str] = []
     with pytest.raises(ClusterError, match="waiting to start"):
         list(pod_lines(api, SUBMITTER, follow=False))
-    threading.Timer(0.3, lambda: end(cluster)).start()
-    assert list(pod_lines(api, SUBMITTER, tell=told.append, patience=HASTY)) == ["first"]
+    reader = reading(pod_lines(api, SUBMITTER, tell=told.append, patience=HASTY))
+    wait_for(lambda: told)
+    end(cluster)
+    reader.join()
+    assert reader.lines == ["first"]
     assert told == [f"{SUBMITTER} has not started yet"]
 
 
@@ -161,7 +164,7 @@ class reading(threading.Thread):  # noqa: N801 (used as a function)
         for line in self._source:
             self.lines.append(line)
 
-    def join(self, timeout: float | None = 10) -> None:
+    def join(self, timeout: float | None = PATIENCE_SECONDS) -> None:
         super().join(timeout)
         assert not self.is_alive(), "it did not end"
 
@@ -232,7 +235,7 @@ def test_a_server_that_is_away_for_a_while_is_waited_for(cluster: FakeCluster, a
     log_of(cluster, SUBMITTER).write("before")
     job = cluster.item("RayJob", JOB)
     assert job is not None
-    reader = reading(launch_lines(api, job, patience=Patience(0.01, 0.1, 20, 0.05)))
+    reader = reading(launch_lines(api, job, patience=Patience(0.01, 0.1, PATIENCE_SECONDS, 0.05)))
     wait_for(lambda: reader.lines == ["before"])
     cluster.stop()
     log_of(cluster, SUBMITTER).write("while away")
@@ -303,9 +306,12 @@ def test_a_pod_that_its_node_has_not_heard_of_yet_is_waited_for(cluster: FakeClu
     log_of(cluster, SUBMITTER).write("first")
     cluster.put(pod(SUBMITTER, "Pending"))
     cluster.fault("error", path="/log", times=2, code=404)
-    threading.Timer(0.2, lambda: end(cluster)).start()
     told: list[str] = []
-    assert list(pod_lines(api, SUBMITTER, tell=told.append, patience=HASTY)) == ["first"]
+    reader = reading(pod_lines(api, SUBMITTER, tell=told.append, patience=HASTY))
+    wait_for(lambda: reader.lines)
+    end(cluster)
+    reader.join()
+    assert reader.lines == ["first"]
     assert told == [f"{SUBMITTER} has not started yet"]
     cluster.fault("error", path="/log", times=1, code=404)
     cluster.put(pod(SUBMITTER, "Pending"))

@@ -48,6 +48,10 @@ def listening(serve: Callable[[socket.socket], None]) -> Iterator[int]:
     server.close()
 
 
+def connected(port: int) -> socket.socket:
+    return socket.create_connection(("127.0.0.1", port), PATIENCE_SECONDS)
+
+
 def echo(connection: socket.socket) -> None:
     while content := connection.recv(65536):
         connection.sendall(content)
@@ -79,7 +83,7 @@ def test_several_connections_speak_with_the_pod_at_once_and_nothing_stays_open(c
     with listening(echo) as port:
         streams_of(cluster).ports[HEAD, 8265] = port
         with forwarded(api, HEAD, 8265) as local_port:
-            connections = [socket.create_connection(("127.0.0.1", local_port), 5) for _ in range(4)]
+            connections = [connected(local_port) for _ in range(4)]
             for number, connection in enumerate(connections):
                 connection.sendall(f"hello {number}".encode())
             for number, connection in enumerate(connections):
@@ -90,7 +94,7 @@ def test_several_connections_speak_with_the_pod_at_once_and_nothing_stays_open(c
             connection.close()
         wait_for(lambda: streams_of(cluster).open_now == 0)
     with pytest.raises(OSError, match="refused"):
-        socket.create_connection(("127.0.0.1", local_port), 1)
+        connected(local_port)
     ours = [thread for thread in set(threading.enumerate()) - threads if thread.name.startswith("tunnel")]
     assert ours == []
 
@@ -122,7 +126,7 @@ def test_a_large_answer_comes_whole_and_waits_for_a_slow_reader_without_filling_
 
     with listening(serve) as port:
         streams_of(cluster).ports[HEAD, 8265] = port
-        with forwarded(api, HEAD, 8265) as local_port, socket.create_connection(("127.0.0.1", local_port), 5) as client:
+        with forwarded(api, HEAD, 8265) as local_port, connected(local_port) as client:
             time.sleep(0.4)
             assert sent < blocks / 2  # it waits: only buffers of sockets are full
             gc.collect()
@@ -143,12 +147,12 @@ def test_both_ways_at_once_do_not_block_each_other(cluster: FakeCluster, api: Ap
     content = bytes(range(256)) * 2**15
     with listening(echo) as port:
         streams_of(cluster).ports[HEAD, 8265] = port
-        with forwarded(api, HEAD, 8265) as local_port, socket.create_connection(("127.0.0.1", local_port), 5) as client:
+        with forwarded(api, HEAD, 8265) as local_port, connected(local_port) as client:
             received = bytearray()
             reader = threading.Thread(target=lambda: received.extend(iter_exactly(client, len(content))), daemon=True)
             reader.start()
             client.sendall(content)
-            reader.join(20)
+            reader.join(PATIENCE_SECONDS)
             assert bytes(received) == content
 
 
@@ -167,7 +171,7 @@ def test_one_who_sends_no_more_still_gets_the_answer(cluster: FakeCluster, api: 
 
     with listening(serve) as port:
         streams_of(cluster).ports[HEAD, 8265] = port
-        with forwarded(api, HEAD, 8265) as local_port, socket.create_connection(("127.0.0.1", local_port), 5) as client:
+        with forwarded(api, HEAD, 8265) as local_port, connected(local_port) as client:
             client.sendall(b"question")
             client.shutdown(socket.SHUT_WR)
             assert read_all(client) == b"late answer"
@@ -180,7 +184,7 @@ def test_a_connection_whose_client_left_does_not_stay_open_for_ever(
     with listening(echo) as port:
         streams_of(cluster).ports[HEAD, 8265] = port
         with forwarded(api, HEAD, 8265) as local_port:
-            with socket.create_connection(("127.0.0.1", local_port), 5) as client:
+            with connected(local_port) as client:
                 client.sendall(b"x")
                 assert client.recv(1) == b"x"
             wait_for(lambda: streams_of(cluster).open_now == 0)
@@ -202,7 +206,7 @@ def test_a_connection_on_which_nothing_is_said_is_kept_open_by_pings(
     monkeypatch.setattr(relay, "PING_SECONDS", 0.0)
     with listening(echo) as port:
         streams_of(cluster).ports[HEAD, 8265] = port
-        with forwarded(api, HEAD, 8265) as local_port, socket.create_connection(("127.0.0.1", local_port), 5) as client:
+        with forwarded(api, HEAD, 8265) as local_port, connected(local_port) as client:
             wait_for(lambda: len(pings) > 1)
             client.sendall(b"x")
             assert client.recv(1) == b"x"
@@ -214,7 +218,7 @@ def test_a_pod_that_cannot_be_named_any_more_is_told_and_leaves_no_trace(cluster
 
     told: list[str] = []
     with Tunnel(api, find, 8265, tell=told.append) as tunnel:
-        with socket.create_connection(("127.0.0.1", tunnel.local_port), 5) as client:
+        with connected(tunnel.local_port) as client:
             assert read_all(client) == b""
         wait_for(lambda: told == ["no sweep of this name"])
 
@@ -222,7 +226,7 @@ def test_a_pod_that_cannot_be_named_any_more_is_told_and_leaves_no_trace(cluster
 def test_a_port_on_which_nothing_listens_is_told_in_the_cluster_s_words(cluster: FakeCluster, api: Api) -> None:
     told: list[str] = []
     with Tunnel(api, lambda: HEAD, 8265, tell=told.append) as tunnel:
-        with socket.create_connection(("127.0.0.1", tunnel.local_port), 5) as client:
+        with connected(tunnel.local_port) as client:
             assert read_all(client) == b""
         wait_for(lambda: bool(told))
     assert "connection refused" in told[0]
@@ -235,18 +239,18 @@ def test_a_pod_that_goes_closes_its_connections_and_the_next_one_finds_its_succe
     current = HEAD
     with listening(echo) as port, Tunnel(api, lambda: current, 8265) as tunnel:
         streams_of(cluster).ports[HEAD, 8265] = port
-        with socket.create_connection(("127.0.0.1", tunnel.local_port), 5) as client:
+        with connected(tunnel.local_port) as client:
             client.sendall(b"x")
             assert client.recv(1) == b"x"
             cluster.remove("Pod", HEAD)
             assert client.recv(1) == b""
-        with socket.create_connection(("127.0.0.1", tunnel.local_port), 5) as client:
+        with connected(tunnel.local_port) as client:
             assert client.recv(1) == b""
         wait_for(lambda: "not found" in tunnel.problem)
         current = "successor"
         cluster.put(pod(HEAD) | {"metadata": {"name": current}})
         streams_of(cluster).ports[current, 8265] = port
-        with socket.create_connection(("127.0.0.1", tunnel.local_port), 5) as client:
+        with connected(tunnel.local_port) as client:
             client.sendall(b"y")
             assert client.recv(1) == b"y"
 

@@ -8,7 +8,6 @@ import io
 import json
 import signal
 import socket
-import subprocess
 import sys
 import threading
 import time
@@ -48,7 +47,8 @@ from tests.cluster_scenes import (
 )
 from tests.kubernetes_api import FakeCluster
 from tests.kubernetes_api.streams import log_of, streams_of
-from tests.waiting import PATIENCE_SECONDS
+from tests.launches import running as in_background
+from tests.waiting import PATIENCE_SECONDS, wait_for
 
 NO_GPU = "0/5 nodes are available: 5 Insufficient nvidia.com/gpu."
 TOKEN = "token-of-ray"
@@ -267,12 +267,13 @@ def test_followed_logs_end_with_the_launch(cluster: FakeCluster, run: Callable[.
     running(cluster)
 
     def end() -> None:
+        wait_for(lambda: log_of(cluster, SUBMITTER).opened)
+        log_of(cluster, SUBMITTER).write("63/63 runs")
         cluster.put(rayjob("Complete", "SUCCEEDED"))
         cluster.put(pod(SUBMITTER, "Succeeded"))
-        log_of(cluster, SUBMITTER).write("63/63 runs")
         log_of(cluster, SUBMITTER).ended = True
 
-    threading.Timer(0.3, end).start()
+    threading.Thread(target=end).start()
     result = run(logs, SWEEP)
     assert (result.exit_code, result.stdout) == (0, "12/63 runs ETA 3m 00s\n63/63 runs\n")
 
@@ -296,9 +297,11 @@ def ray_dashboard(answer: tuple[int, str] = (200, '{"stopped": true}')) -> Itera
 
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
-    yield server.server_address[1], asked
-    server.shutdown()
-    server.server_close()
+    try:
+        yield server.server_address[1], asked
+    finally:
+        server.shutdown()
+        server.server_close()
 
 
 def token_secret(cluster: FakeCluster) -> Item:
@@ -394,37 +397,30 @@ def test_delete_takes_jobs_and_config_maps_of_the_sweep_and_nothing_else(
     assert "no sweep" in result.stderr
 
 
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port: int = server.getsockname()[1]
-        return port
-
-
 def test_the_dashboard_is_shown_finds_a_new_head_again_and_ends_with_ctrl_c(
     cluster: FakeCluster, tmp_path: Path
 ) -> None:
     running(cluster)
-    kubeconfig, local = cluster.kubeconfig(tmp_path / "kubeconfig"), free_port()
+    kubeconfig = cluster.kubeconfig(tmp_path / "kubeconfig")
     code = (
         "import orchestrator.commands.k8s.dashboard as module\nmodule.REMEMBER_SECONDS = 0.0\n"
-        f"module.dashboard(['{SWEEP}', '--kubeconfig', '{kubeconfig}', '--port', '{local}'])"
+        f"module.dashboard(['{SWEEP}', '--kubeconfig', '{kubeconfig}', '--port', '0'])"
     )
     with ray_dashboard((200, "hello")) as (port, _):
         streams_of(cluster).ports[HEAD, 8265] = port
         environment = {"PATH": "/usr/bin:/bin", "HOME": str(tmp_path), "BO_SWEEP_CLUSTERS": str(tmp_path / "none")}
-        process = subprocess.Popen(
-            [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
-        )
-        assert process.stdout is not None
-        assert process.stdout.readline() == f"http://127.0.0.1:{local}\n"
-        assert urllib.request.urlopen(f"http://127.0.0.1:{local}/", timeout=PATIENCE_SECONDS).read() == b"hello"
-        successor = f"{CLUSTER}-head-zzzzz"
-        cluster.remove("Pod", HEAD)
-        streams_of(cluster).ports[successor, 8265] = port
-        cluster.put(pod(successor))
-        assert urllib.request.urlopen(f"http://127.0.0.1:{local}/", timeout=PATIENCE_SECONDS).read() == b"hello"
-        process.send_signal(signal.SIGINT)
-        out, words = process.communicate(timeout=PATIENCE_SECONDS)
+        with in_background([sys.executable, "-c", code], environment) as process:
+            assert process.stdout is not None
+            url = process.stdout.readline().strip()
+            assert url.startswith("http://127.0.0.1:")
+            assert urllib.request.urlopen(url, timeout=PATIENCE_SECONDS).read() == b"hello"
+            successor = f"{CLUSTER}-head-zzzzz"
+            cluster.remove("Pod", HEAD)
+            streams_of(cluster).ports[successor, 8265] = port
+            cluster.put(pod(successor))
+            assert urllib.request.urlopen(url, timeout=PATIENCE_SECONDS).read() == b"hello"
+            process.send_signal(signal.SIGINT)
+            out, words = process.communicate(timeout=PATIENCE_SECONDS)
     assert (process.returncode, out) == (0, "")
     secret = f"kubectl get secret {CLUSTER} --kubeconfig {kubeconfig} -n default"
     assert f"{secret} -o jsonpath='{{.data.auth_token}}' | base64 -d" in words

@@ -19,6 +19,7 @@ from tests.kubernetes_api.faults import Fault
 from tests.kubernetes_api.kinds import BY_NAME, KINDS, Kind
 from tests.kubernetes_api.store import Item, Store, key_of
 from tests.kubernetes_api.writes import Writes
+from tests.waiting import PATIENCE_SECONDS
 
 TOKEN = "token-of-alice"
 USER = "alice"
@@ -167,16 +168,15 @@ class FakeCluster:
 
     def __exit__(self, *_: object) -> None:
         self.stop()
+        if self._socket is not None:
+            self._socket.close()
 
     def start(self) -> None:
-        self._socket = socket.socket()
-        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        self._socket.bind(("127.0.0.1", self.port))
-        self.port = self._socket.getsockname()[1]
+        self._socket = self._socket or self._bound()
         ready = threading.Event()
         self._thread = threading.Thread(target=self._serve, args=(self._socket, ready), daemon=True)
         self._thread.start()
-        assert ready.wait(10), "the server did not start"
+        assert ready.wait(PATIENCE_SECONDS), "the server did not start"
 
     def stop(self) -> None:
         """Close the server and all its connections."""
@@ -186,8 +186,16 @@ class FakeCluster:
         self.cuts += 1
         self._wake()
         loop.call_soon_threadsafe(loop.stop)
-        thread.join(10)
+        thread.join(PATIENCE_SECONDS)
         self._loop = self._thread = None
+        self._socket = self._bound()  # refuses connections, and keeps the port from others
+
+    def _bound(self) -> socket.socket:
+        bound = socket.socket()
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        bound.bind(("127.0.0.1", self.port))
+        self.port = bound.getsockname()[1]
+        return bound
 
     def _serve(self, listening: socket.socket, ready: threading.Event) -> None:
         loop = asyncio.new_event_loop()
