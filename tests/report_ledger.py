@@ -16,6 +16,7 @@ from orchestrator.ledger import Ledger, Manifest
 from search_spaces.catalog import load_space
 from search_spaces.runs import Run, expand
 from search_spaces.spec import SearchSpace
+from tests.waiting import PATIENCE_SECONDS
 from workers.schema import ROW_COLUMNS
 
 if TYPE_CHECKING:
@@ -103,7 +104,8 @@ def chromium() -> Iterator[Browser]:
         pytest.skip(f"no browser ({', '.join(names)}) is installed: make browser")
     from playwright.sync_api import sync_playwright
 
+    options: Any = {"args": ["--no-sandbox", "--disable-gpu"], "timeout": 1000 * PATIENCE_SECONDS}
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox", "--disable-gpu"])
+        browser = playwright.chromium.launch(executable_path=path, **options)
         yield browser
         browser.close()

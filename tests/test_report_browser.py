@@ -22,6 +22,7 @@ from orchestrator.report.downloads import curve_table, read_parquet
 from orchestrator.report.page import write_report
 from orchestrator.report.sections import sections
 from tests.report_ledger import chromium, make_ledger
+from tests.waiting import PATIENCE_SECONDS
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
@@ -62,6 +63,7 @@ class Opened:
         self.said: list[str] = []
         self.asked: list[str] = []
         self.page: Page = browser.new_page(offline=True, **options)
+        self.page.set_default_timeout(1000 * PATIENCE_SECONDS)
         self.page.on("console", lambda message: self.said.append(message.text))
         self.page.on("pageerror", lambda error: self.said.append(str(error)))
         self.page.on("request", lambda request: self.asked.append(request.url))
@@ -349,9 +351,9 @@ def test_a_script_that_slipped_in_could_not_run(shared: Opened) -> None:
     shared.page.evaluate(
         "() => { document.body.insertAdjacentHTML('beforeend', '<img src=x onerror=\"window.owned=1\">') }"
     )
-    shared.page.wait_for_timeout(50)
+    while not any("Content Security Policy" in text for text in shared.said[before:]):
+        shared.page.wait_for_event("console")
     assert shared.page.evaluate("() => window.owned === undefined")
-    assert any("Content Security Policy" in text for text in shared.said[before:])
     shared.page.evaluate("() => document.querySelector('img').remove()")
 
 

@@ -9,7 +9,6 @@ import signal
 import socket
 import sys
 import threading
-import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -33,7 +32,7 @@ from search_spaces.runs import Run, expand
 from tests.launches import end_of, running
 from tests.report_ledger import chromium, make_ledger, write_runs
 from tests.test_report import unpacked
-from tests.waiting import PATIENCE_SECONDS
+from tests.waiting import PATIENCE_SECONDS, wait_for
 
 pytestmark = pytest.mark.xdist_group("report page")
 COMMANDS = Commands("bo-sweep reproduce s", "bo-sweep logs s", "bo-sweep launch s --storage /x")
@@ -50,9 +49,11 @@ def served(folder: Path, **options: Any) -> Iterator[ReportServer]:
     with ReportServer(Ledger(folder), COMMANDS, "127.0.0.1", 0, refresh_seconds=0.0, **options) as server:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
         thread.start()
-        yield server
-        server.shutdown()
-        thread.join()
+        try:
+            yield server
+        finally:
+            server.shutdown()
+            thread.join()
 
 
 def get(server: ReportServer, path: str, **headers: str) -> tuple[int, bytes, Any]:
@@ -128,8 +129,7 @@ def test_runs_in_training_are_called_running(tmp_path: Path, monkeypatch: pytest
         Lease(ledger.storage, lambda: {"workers": 2, "running": [pack]}, lambda: None),
         served(tmp_path / "sweep") as server,
     ):
-        while not (claim := current_claim(ledger.storage)) or not claim.progress:
-            time.sleep(0.01)
+        wait_for(lambda: (claim := current_claim(ledger.storage)) and claim.progress)
         assert state(server)["words"].startswith("4 done, 0 diverged, 0 failed, 3 running, 1 waiting; 50% of 8 runs. ")
         assert "Running on 2 workers" in state(server)["words"]
         runs = json.loads(get(server, "document")[1])["document"]["runs"]
@@ -253,6 +253,7 @@ def test_the_page_follows_the_sweep_and_keeps_selection_scroll_and_focus(tmp_pat
     folder = tmp_path / "sweep"
     with chromium() as browser, served(folder) as server:
         page = browser.new_page(viewport={"width": 1000, "height": 500})
+        page.set_default_timeout(1000 * PATIENCE_SECONDS)
         said: list[str] = []
         page.on("console", lambda message: said.append(message.text))
         page.on("pageerror", lambda error: said.append(str(error)))
