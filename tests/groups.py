@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import socket
+import tempfile
 from collections.abc import Callable, Sequence
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -21,13 +20,10 @@ def in_group(size: int, function: Callable[..., Any], *arguments: Any) -> list[A
 
     It and the arguments have to be picklable.
     """
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    context = mp.get_context("spawn")
+    context, meeting = mp.get_context("spawn"), tempfile.TemporaryDirectory()
     pipes = [context.Pipe(duplex=False) for _ in range(size)]
     processes = [
-        context.Process(target=_join, args=(rank, size, port, pipes[rank][1], function, arguments))
+        context.Process(target=_join, args=(rank, size, meeting.name, pipes[rank][1], function, arguments))
         for rank in range(size)
     ]
     for process in processes:
@@ -40,18 +36,18 @@ def in_group(size: int, function: Callable[..., Any], *arguments: Any) -> list[A
         for process in processes:
             process.join(5)
             process.kill()
+        meeting.cleanup()
     for answer in answers:
         if isinstance(answer, BaseException):
             raise answer
     return answers
 
 
-def _join(rank: int, size: int, port: int, answer: Connection, function: Callable[..., Any], arguments: Any) -> None:
+def _join(rank: int, size: int, meeting: str, answer: Connection, function: Callable[..., Any], arguments: Any) -> None:
     from workers.group import join_group
 
-    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     torch.set_num_threads(1)
-    dist.init_process_group("gloo", rank=rank, world_size=size)
+    dist.init_process_group("gloo", init_method=f"file://{meeting}/meeting", rank=rank, world_size=size)
     try:
         answer.send(function(join_group(), *arguments))
     except BaseException as error:

@@ -22,6 +22,8 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any, Self
 
+from tests.waiting import PATIENCE_SECONDS
+
 BUCKET = "sweeps"
 CONTROL = "/__faults__"
 SLOW_DOWN = b"""<?xml version="1.0" encoding="UTF-8"?>
@@ -127,7 +129,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             return self._answer(503, {"Content-Type": "application/xml"}, SLOW_DOWN)
         if self.command == "POST" and "uploadId=" in path.query and self.owner.ends_twice(self.path):
             return self._answer(404, {"Content-Type": "application/xml"}, NO_SUCH_UPLOAD)
-        connection = http.client.HTTPConnection(self.owner.target, timeout=60)
+        connection = http.client.HTTPConnection(self.owner.target, timeout=PATIENCE_SECONDS)
         try:
             replaced = ("expect", "transfer-encoding", "content-length")
             headers = {name: value for name, value in self.headers.items() if name.lower() not in replaced}
@@ -218,7 +220,7 @@ class Store:
         return counted
 
     def _control(self, query: str) -> Any:
-        with urllib.request.urlopen(f"{self.address}{CONTROL}{query}", timeout=10) as response:
+        with urllib.request.urlopen(f"{self.address}{CONTROL}{query}", timeout=PATIENCE_SECONDS) as response:
             return json.load(response)
 
 

@@ -280,13 +280,13 @@ def test_leaving_early_ends_every_thread(data_folder: Path, monkeypatch: pytest.
         next(training)
     assert set(threading.enumerate()) - before, "the test is blind: training should have a thread that decodes"
     training.close()  # type: ignore[attr-defined]
-    assert set(threading.enumerate()) == before
+    assert set(threading.enumerate()) <= before
 
     monkeypatch.setattr(Stack, "accumulate", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError) as kept:
         next(train_pack(runs, data_folder, CPU))
     assert kept.traceback, "whoever keeps the error keeps the frames of the loop"
-    assert set(threading.enumerate()) == before
+    assert set(threading.enumerate()) <= before
 
 
 def test_the_rest_of_an_epoch_has_the_batches_of_the_whole_epoch(data_folder: Path) -> None:

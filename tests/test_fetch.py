@@ -27,6 +27,7 @@ from orchestrator.verify import verify
 from search_spaces.catalog import load_space
 from search_spaces.runs import Run, expand
 from tests.test_ledger import end, row
+from tests.waiting import PATIENCE_SECONDS
 
 ROOT = Path(__file__).resolve().parent.parent
 SPACE = load_space("digits-grid", ["seeds=2", "widths=[2,4]"])
@@ -316,13 +317,15 @@ def test_what_hangs_does_not_hold_up_the_end(tmp_path: Path, target: Storage) ->
             if path.startswith("logs/"):
                 raise StorageError("out of order")
             if path.startswith("rows/"):
-                waited.append(released.wait(5))
+                waited.append(released.wait(PATIENCE_SECONDS))
             return super().read(path)
 
-    with pytest.raises(StorageError, match="out of order"):
-        fetch(Hanging(source.storage.url), target)
-    assert waited == []
-    released.set()
+    try:
+        with pytest.raises(StorageError, match="out of order"):
+            fetch(Hanging(source.storage.url), target)
+        assert waited == []
+    finally:
+        released.set()
 
 
 class Faulty(LocalStorage):

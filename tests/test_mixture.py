@@ -57,9 +57,9 @@ def test_golden_values_never_change() -> None:
 
 
 def test_it_is_fast() -> None:
-    start = time.perf_counter()
+    start = time.process_time()
     sample_mixture(400, 6400, signal=10, seed=0)
-    assert time.perf_counter() - start < 2  # about 0.1 s; generous for a busy machine
+    assert time.process_time() - start < 2  # about 0.1 s of a core, however busy the machine is
 
 
 def test_dimension_is_checked() -> None:

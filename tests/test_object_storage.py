@@ -144,13 +144,14 @@ def test_a_process_that_used_s3_ends_quietly(s3_folder: Storage) -> None:
         "    storage.write('b', storage.read('a'))\n"
         "    os._exit(0)\n"
         "os.waitpid(child, 0)\n"
+        "begun = threading.Event()\n"
         "def beat():\n"
         "    try:\n"
-        "        while True: storage.write('c', b'1')\n"
+        "        while True: storage.write('c', b'1'); begun.set()\n"
         "    except StorageError: pass  # once the process ends\n"
         "threading.Thread(target=beat, daemon=True).start()\n"
         "atexit.register(storage.write, 'd', b'1')\n"
-        "time.sleep(0.2)\n"
+        "begun.wait()\n"
     )
     result = run_python(code, s3_folder.url)
     assert (result.returncode, result.stdout, result.stderr) == (0, "", "")

@@ -196,8 +196,9 @@ def test_a_full_disk_exits_with_4_and_is_left_clean(
 
 
 def test_ctrl_c_exits_with_3_names_the_command_and_leaves_nothing(photos: Path, tmp_path: Path) -> None:
-    for number in range(1500):
-        (photos / "cats" / f"more-{number}.jpg").hardlink_to(photos / "cats" / "1.jpg")
+    (photos / "cats" / "large.jpg").write_bytes(image_file(pixels(1, 700, 1000)))
+    for number in range(3000):  # half a minute of work
+        (photos / "cats" / f"more-{number}.jpg").hardlink_to(photos / "cats" / "large.jpg")
     arguments = ["prepare", "folder", "--source", str(photos), "--name", "pets", "--out", str(tmp_path / "data")]
     command = [sys.executable, "-m", "orchestrator.cli", *arguments, "--workers", "2"]
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).resolve().parent.parent)}

@@ -20,6 +20,7 @@ from orchestrator import object_storage
 from orchestrator.analysis.tables import write_tables
 from orchestrator.figures.page import write_figure
 from orchestrator.storage import MissingFileError, Storage, StorageError, open_storage
+from tests.waiting import wait_for
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -89,25 +90,25 @@ def test_a_reader_sees_one_content_while_another_writes(storage: Storage, monkey
     monkeypatch.setattr(object_storage, "READS", 1000)  # replaced all the time, as nothing of ours is
     contents = [bytes([number]) * (1000 + 5000 * (number * 7 % 10)) for number in range(40)]
     storage.write("claim", contents[0])
-    done = threading.Event()
+    done, seen = threading.Event(), list[bytes]()
 
-    def read() -> list[bytes]:
-        seen = []
+    def read() -> None:
         while not done.is_set():
             seen.append(storage.read("claim"))
-        return seen
 
     with ThreadPoolExecutor(2) as executor:
         readers = [executor.submit(read) for _ in range(2)]
         try:
             for content in contents:
                 storage.write("claim", content)
-                time.sleep(0.01)
+                before = len(seen)
+                wait_for(lambda: len(seen) > before or any(reader.done() for reader in readers))  # noqa: B023
         finally:
             done.set()
-        seen = {content for reader in readers for content in reader.result()}
-    assert len(seen) > 1
-    assert seen <= set(contents)
+        for reader in readers:
+            reader.result()
+    assert len(set(seen)) > 1
+    assert set(seen) <= set(contents)
 
 
 # Local file systems

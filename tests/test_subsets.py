@@ -64,9 +64,9 @@ def test_imagenet_takes_seconds_at_most() -> None:
     counts = np.random.default_rng(0).integers(732, 1301, 1000)
     counts += (1_281_167 - counts.sum()) // 1000
     labels = np.repeat(np.arange(1000), counts)
-    start = time.perf_counter()
+    start = time.process_time()
     subset = stratified_subset(labels, len(labels), dataset="imagenet", seed=0)
-    assert time.perf_counter() - start < 10  # about 2 s; generous for a busy machine
+    assert time.process_time() - start < 10  # about 2 s of a core, however busy the machine is
     assert len(np.unique(subset)) == len(labels)
 
 
