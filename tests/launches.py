@@ -11,6 +11,7 @@ from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 
 import polars as pl
+import psutil
 from click.testing import CliRunner, Result
 
 from orchestrator.cli import main
@@ -76,11 +77,11 @@ def launching(
 
 
 def creeping(
-    sign: Path, storage: Path | str, data: Path, *arguments: str | Path
+    sign: Path, storage: Path | str, data: Path, *arguments: str | Path, space: str = "digits-grid"
 ) -> AbstractContextManager[subprocess.Popen[str]]:
-    """`bo-sweep launch digits-grid`, which hardly gets on while the file `sign` is there: it is made here."""
+    """`launching`, which hardly gets on while the file `sign` is there: it is made here."""
     sign.touch()
-    words = command("launch", "digits-grid", "--storage", storage, "--data", data, *arguments)
+    words = command("launch", space, "--storage", storage, "--data", data, *arguments)
     return running(words, os.environ | creeping_at(sign))
 
 
@@ -88,6 +89,15 @@ def creeping_at(sign: Path) -> dict[str, str]:
     """The environment of workers that hardly get on while a file is there: see creeping/sitecustomize.py."""
     path = (str(Path(__file__).with_name("creeping")), os.environ.get("PYTHONPATH", ""))
     return {"BO_SWEEP_TEST_CREEPS": str(sign), "PYTHONPATH": os.pathsep.join(filter(None, path))}
+
+
+def commands_below(process: subprocess.Popen[str]) -> dict[str, psutil.Process]:
+    """The processes that one started, by their command lines; some are gone again by then."""
+    found = {}
+    for child in psutil.Process(process.pid).children(recursive=True):
+        with suppress(psutil.Error):
+            found[" ".join(child.cmdline())] = child
+    return found
 
 
 def end_of(process: subprocess.Popen[str]) -> str:

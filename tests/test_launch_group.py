@@ -10,7 +10,6 @@ import sys
 from pathlib import Path
 
 import polars as pl
-import psutil
 import pytest
 import yaml
 
@@ -21,7 +20,7 @@ from search_spaces.runs import expand
 from tests.chaos.places import nodes
 from tests.groups import train_together
 from tests.image_sources import image_file, pixels
-from tests.launches import assert_verified, bo_sweep, end_of, in_training, launching
+from tests.launches import assert_verified, bo_sweep, commands_below, creeping, end_of, in_training, launching
 from tests.waiting import PATIENCE_SECONDS, wait_for
 from workers.group import ALONE
 
@@ -73,10 +72,12 @@ def test_imagenet_lite_trains_in_two_processes_and_survives_the_death_of_one(
     storage = tmp_path / "sweeps"
     sets = [part for override in overrides for part in ("--set", override)]
     saved = storage / "imagenet-lite" / "checkpoints"
-    with launching(storage, data, *sets, space="imagenet-lite") as process:
+    sign = tmp_path / "creeps"
+    with creeping(sign, storage, data, *sets, space="imagenet-lite") as process:
         wait_for(lambda: in_training(process, storage, "imagenet-lite") and any(saved.glob("*")))
-        (killed,) = [child for child in psutil.Process(process.pid).children(recursive=True) if is_follower(child)]
+        (killed,) = [child for command, child in commands_below(process).items() if "_follow" in command]
         killed.send_signal(signal.SIGKILL)
+        sign.unlink()
         errors = end_of(process)
     assert process.returncode == 0, errors
     assert "Traceback" not in errors
@@ -139,7 +140,3 @@ def test_runs_over_three_nodes_go_on_when_one_is_lost_and_another_comes(tmp_path
     assert_verified(tmp_path)
     events = Ledger(tmp_path / "digits-grid").logs()["event"].to_list()
     assert "resumed" in events
-
-
-def is_follower(process: psutil.Process) -> bool:
-    return "_follow" in " ".join(process.cmdline())

@@ -5,9 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
 import time
-from contextlib import suppress
 from pathlib import Path
 
 import polars as pl
@@ -22,6 +20,7 @@ from tests.launches import (
     ONE_WORKER,
     assert_verified,
     bo_sweep_here,
+    commands_below,
     creeping,
     end_of,
     has_saved,
@@ -100,15 +99,6 @@ def test_a_stop_while_the_cluster_starts_is_a_stop(sign: str, tmp_path: Path, da
         errors = end_of(process)
     assert process.returncode == 3, errors
     assert "Stopped" in errors
-
-
-def commands_below(process: subprocess.Popen[str]) -> dict[str, psutil.Process]:
-    """The processes that one started, by their command lines; some are gone again by then."""
-    found = {}
-    for child in psutil.Process(process.pid).children(recursive=True):
-        with suppress(psutil.Error):
-            found[" ".join(child.cmdline())] = child
-    return found
 
 
 @pytest.mark.parametrize("victim", ["worker", pytest.param("driver", marks=pytest.mark.chaos)])
