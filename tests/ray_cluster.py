@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import json
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -163,10 +164,15 @@ def _wait(condition: Any) -> None:
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports that nobody listens on, all different."""
+    """Ports that nobody listens on, all different: neither of those that Ray's workers take, nor of those that Linux
+    gives to whoever asks for any, as it takes seconds until they are used."""
+    found, draw = list[int](), random.SystemRandom()
     with ExitStack() as taken:
-        sockets = [taken.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
-        return [each.getsockname()[1] for each in sockets]
+        while len(found) < count:
+            with suppress(OSError):
+                taken.enter_context(socket.create_server(("127.0.0.1", port := draw.randrange(20_000, 32_000))))
+                found.append(port)
+    return found
 
 
 @contextmanager
