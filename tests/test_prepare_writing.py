@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -267,6 +268,15 @@ if __name__ == "__main__":
     assert names_in(tmp_path / "out") == {"train.beton", "train.beton.json"}
 
 
+@pytest.fixture
+def default_interrupt() -> Iterator[None]:
+    """Ctrl-C as at the start of Python: Tune, in a test before, leaves its own way to take it."""
+    previous = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, previous)
+
+
+@pytest.mark.usefixtures("default_interrupt")
 def test_ctrl_c_that_another_thread_takes_waits_until_a_new_process_is_whole() -> None:
     begun, whole = threading.Event(), list[bool]()
 
