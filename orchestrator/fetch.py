@@ -108,12 +108,16 @@ class _Copying:
         wanted = self.here.differs(files)
         self.here.announce(wanted)
         come: list[StoredFile] = []
+        size = 0
 
         def note(file: StoredFile) -> None:
+            nonlocal size
             come.append(file)
-            if sum(each.size for each in come) >= LARGE_BYTES:
+            size += file.size
+            if size >= LARGE_BYTES:
                 self.here.complete(come)
                 come.clear()
+                size = 0
 
         try:
             found = self._copy(what, wanted, note, parts=False)
